@@ -1,0 +1,37 @@
+# What a person and CI call. Every target says what it does while it does it.
+# As root on Debian with Rust and Go, `make deps` installs the little that is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
+
+# A failed test's message should not be buried under the stack of its error value.
+export RUST_LIB_BACKTRACE ?= 0
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: deps ## a real scheduler brings pods to the nodes that hold their data; KEEP=1 leaves the cluster up
+	@$(TARGET)/hearth-demo $(if $(KEEP),--keep)
+
+test: deps ## all tests, with a real control plane
+	cargo test --workspace
+
+deps: ## install what is missing and build the test cluster's programs once
+	@need() { command -v "$$1" >/dev/null || missing+=" $$2"; }; missing=""; \
+	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; \
+	python3 -m pip --version >/dev/null 2>&1 || missing+=" python3-pip"; \
+	if [ -n "$$missing" ]; then \
+		echo "installing from Debian:$$missing"; \
+		[ "$$(id -u)" = 0 ] || { echo "please install$$missing, or run this as root"; exit 1; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends$$missing; \
+	fi
+	@command -v cargo >/dev/null || { echo "please install Rust (https://rustup.rs): rust-toolchain.toml names the version"; exit 1; }
+	@[ -n "$${KUBEBUILDER_ASSETS:-}" ] || command -v go >/dev/null || { echo "please install Go 1.26 or newer, or set KUBEBUILDER_ASSETS"; exit 1; }
+	@echo "building the workspace"
+	@cargo build --workspace --bins
+	@$(TARGET)/hearth-prepare
+
+.PHONY: help demo test deps

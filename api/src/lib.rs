@@ -1,0 +1,1 @@
+//! Hearth's custom resources as Rust types.

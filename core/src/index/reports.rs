@@ -1,0 +1,102 @@
+//! Applies agents' reports.
+
+use super::node::Session;
+use super::{ClusterIndex, Millis};
+use crate::wire::report::{Change, Inventory, Report, Speaker, Verdict};
+
+impl ClusterIndex {
+    /// Applies a report that its sender was entitled to make, or says that a
+    /// snapshot must follow. Nothing of a report that cannot be applied is.
+    pub fn apply(&mut self, now: Millis, report: Report) -> Verdict {
+        let Report { speaker, sequence, inventory, status, .. } = report;
+        match inventory {
+            Inventory::Snapshot(holdings) => {
+                let node = self.nodes.get_or_insert(&speaker.node);
+                if let Some(session) = &node.session {
+                    // A snapshot that was on its way while the agent restarted.
+                    if session.speaker.store == speaker.store && session.speaker.boot > speaker.boot {
+                        return resync("the report is of an earlier start of this agent");
+                    }
+                }
+                node.session = Some(Session { speaker, sequence, heard: now, status });
+                node.orders = None;
+                let before = std::mem::take(&mut node.reported);
+                node.reported = holdings.iter().map(|h| (h.manifest, h.dataset.clone())).collect();
+                let gone: Vec<_> =
+                    before.into_keys().filter(|hash| !node.reported.contains_key(hash)).collect();
+                let name = node.name.clone();
+                let Some(id) = self.nodes.id(&name) else { return Verdict::Applied };
+                for hash in &gone {
+                    if let Some(version) = self.versions.get_mut(hash) {
+                        version.forget(id);
+                    }
+                }
+                for holding in holdings {
+                    self.versions.entry(holding.manifest).or_default().replace(id, holding.blocks.0);
+                }
+                if !gone.is_empty() {
+                    self.drop_unused_versions();
+                }
+            }
+            Inventory::Delta(changes) => {
+                let Some(id) = self.nodes.id(&speaker.node) else {
+                    return resync("this replica has no snapshot of the node");
+                };
+                let Some(session) = self.nodes.get_mut(id).and_then(|node| node.session.as_mut()) else {
+                    return resync("this replica has no snapshot of the node");
+                };
+                if let Some(why) = discontinuity(session, &speaker, sequence) {
+                    return resync(why);
+                }
+                session.sequence = sequence;
+                session.heard = now;
+                if session.status.troubles != status.troubles {
+                    session.status = status;
+                    self.nodes.invalidate_orders(&speaker.node);
+                } else {
+                    session.status = status;
+                }
+                for change in changes {
+                    self.apply_change(&speaker, change);
+                }
+            }
+        }
+        // Whoever reports is here, whatever a watch has seen of it so far.
+        Verdict::Applied
+    }
+
+    fn apply_change(&mut self, speaker: &Speaker, change: Change) {
+        let Some(id) = self.nodes.id(&speaker.node) else { return };
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        match change {
+            Change::Blocks { manifest, dataset, added, removed } => {
+                if node.reported.insert(manifest, dataset).is_none() {
+                    node.orders = None;
+                }
+                self.versions.entry(manifest).or_default().change(id, added.0, removed.0);
+            }
+            Change::Forgotten(manifest) => {
+                node.reported.remove(&manifest);
+                node.orders = None;
+                if let Some(version) = self.versions.get_mut(&manifest) {
+                    version.forget(id);
+                }
+                self.drop_unused_versions();
+            }
+        }
+    }
+}
+
+fn discontinuity(session: &Session, speaker: &Speaker, sequence: u64) -> Option<&'static str> {
+    if session.speaker != *speaker {
+        return Some("the delta is of another node UID, store or start of the agent than the snapshot");
+    }
+    if sequence != session.sequence.wrapping_add(1) {
+        return Some("a report before this one did not arrive");
+    }
+    None
+}
+
+fn resync(reason: &str) -> Verdict {
+    Verdict::Resync { reason: reason.to_owned() }
+}

@@ -1,0 +1,447 @@
+//! Tests of the index, by applying and reading.
+
+use super::*;
+use crate::block::BLOCK_SIZE;
+use crate::decide::{self, Now};
+use crate::manifest::{ListedObject, ManifestBuilder, ManifestOrigin};
+use crate::object::{AccessDomain, Validator};
+use crate::pod::{Asked, PodFacts};
+use crate::selection::Selection;
+use crate::wire::report::*;
+use crate::wire::scheduler::parse_call;
+use proptest::prelude::*;
+use roaring::RoaringBitmap;
+use std::collections::BTreeMap;
+
+const HALF: u64 = BLOCK_SIZE / 2;
+
+/// `train/0`, `train/1`, … and `val/0`, …, each a block and a half, with these tags.
+fn manifest(train: &[&str], val: &[&str]) -> (ManifestHash, Arc<Manifest>) {
+    let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
+    let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
+    for (directory, tags) in [("train", train), ("val", val)] {
+        for (number, tag) in tags.iter().enumerate() {
+            builder.push(ListedObject {
+                origin: 0,
+                path: format!("{directory}/{number}"),
+                size: BLOCK_SIZE + HALF,
+                modified: 0,
+                validator: Validator::etag(tag),
+            });
+        }
+    }
+    let manifest = builder.finish().unwrap().0;
+    (ManifestHash::of(&manifest.encode()), Arc::new(manifest))
+}
+
+fn speaker(node: &str) -> Speaker {
+    Speaker { node: node.into(), node_uid: format!("uid-{node}"), store: uuid::Uuid::from_u128(7), boot: 1 }
+}
+
+fn report(node: &str, sequence: u64, inventory: Inventory) -> Report {
+    Report {
+        protocol: PROTOCOL,
+        speaker: speaker(node),
+        sequence,
+        inventory,
+        status: NodeStatus::default(),
+        orders_seen: 0,
+        hold_millis: 0,
+    }
+}
+
+fn snapshot(node: &str, holdings: &[(ManifestHash, &[u32])]) -> Report {
+    let holdings = holdings.iter().map(|(manifest, blocks)| Holding {
+        manifest: *manifest,
+        dataset: "ns/set".into(),
+        blocks: Blocks(blocks.iter().copied().collect()),
+    });
+    report(node, 0, Inventory::Snapshot(holdings.collect()))
+}
+
+fn delta(node: &str, sequence: u64, manifest: ManifestHash, added: &[u32], removed: &[u32]) -> Report {
+    let change = Change::Blocks {
+        manifest,
+        dataset: "ns/set".into(),
+        added: Blocks(added.iter().copied().collect()),
+        removed: Blocks(removed.iter().copied().collect()),
+    };
+    report(node, sequence, Inventory::Delta(vec![change]))
+}
+
+fn dataset(manifest: ManifestHash) -> DatasetFacts {
+    DatasetFacts { uid: "d".into(), generation: 1, manifest: Some(manifest), ..DatasetFacts::default() }
+}
+
+fn name() -> DatasetName {
+    DatasetName::new("ns", "set")
+}
+
+fn demand(globs: &[&str]) -> Demand {
+    let annotation = match globs {
+        [] => "set".to_owned(),
+        globs => globs.iter().map(|glob| format!("set/{glob}")).collect::<Vec<_>>().join(","),
+    };
+    let pod: PodFacts = serde_json::from_value(serde_json::json!({
+        "metadata": {"namespace": "ns", "annotations": {"hearth.dev/datasets": annotation}}
+    }))
+    .unwrap();
+    pod.demand().unwrap()
+}
+
+fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manifest>) {
+    let (hash, manifest) = manifest(&["1", "2", "3"], &["4"]);
+    let mut index = ClusterIndex::new(Settings::default());
+    index.set_dataset(&name(), dataset(hash));
+    index.add_manifest(hash, manifest.clone());
+    for node in nodes {
+        let facts = NodeFacts { uid: format!("uid-{node}"), labels: BTreeMap::new(), schedulable: true };
+        index.set_node(node, facts);
+    }
+    (index, hash, manifest)
+}
+
+fn held(index: &ClusterIndex, now: u64, demand: &Demand) -> Vec<(String, u64)> {
+    let weighing = index.weigh(Millis(now), demand);
+    weighing.ranked().iter().map(|node| (node.node.to_string(), node.held)).collect()
+}
+
+#[test]
+fn the_part_asked_for_decides() {
+    let (mut index, hash, _) = cluster(&["a", "b"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0, 1, 2, 3, 4])]));
+    index.apply(Millis(0), snapshot("b", &[(hash, &[6, 7])]));
+    let whole = BLOCK_SIZE + HALF;
+    assert_eq!(held(&index, 0, &demand(&["val"])), [("b".to_owned(), whole)]);
+    assert_eq!(held(&index, 0, &demand(&["train/**"])), [("a".to_owned(), 2 * whole + BLOCK_SIZE)]);
+    assert_eq!(index.weigh(Millis(0), &demand(&["val"])).requested, whole);
+    assert_eq!(index.weigh(Millis(0), &demand(&[])).requested, 4 * whole);
+}
+
+#[test]
+fn a_silent_node_is_cold_and_warm_again_when_it_returns() {
+    let (mut index, hash, _) = cluster(&["a"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    assert_eq!(held(&index, 9_999, &demand(&[])).len(), 1);
+    assert_eq!(held(&index, 10_000, &demand(&[])).len(), 0);
+    assert_eq!(index.silent_nodes(Millis(10_000)), 1);
+    assert_eq!(index.apply(Millis(20_000), delta("a", 1, hash, &[1], &[])), Verdict::Applied);
+    assert_eq!(held(&index, 20_000, &demand(&[])), [("a".to_owned(), BLOCK_SIZE + HALF)]);
+}
+
+#[test]
+fn what_cannot_be_applied_asks_for_a_resync_and_changes_nothing() {
+    let (mut index, hash, _) = cluster(&["a"]);
+    let resync = |verdict| assert!(matches!(verdict, Verdict::Resync { .. }), "{verdict:?}");
+    resync(index.apply(Millis(0), delta("a", 1, hash, &[0], &[])));
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    resync(index.apply(Millis(0), delta("a", 2, hash, &[1], &[])));
+    let mut other = delta("a", 1, hash, &[1], &[]);
+    other.speaker.boot = 2;
+    resync(index.apply(Millis(0), other));
+    let mut reimaged = delta("a", 1, hash, &[1], &[]);
+    reimaged.speaker.store = uuid::Uuid::from_u128(8);
+    resync(index.apply(Millis(0), reimaged));
+    assert_eq!(held(&index, 0, &demand(&[])), [("a".to_owned(), BLOCK_SIZE)]);
+    let mut late = snapshot("a", &[]);
+    late.speaker.boot = 0;
+    resync(index.apply(Millis(0), late));
+    assert_eq!(held(&index, 0, &demand(&[])), [("a".to_owned(), BLOCK_SIZE)]);
+}
+
+#[test]
+fn a_node_made_again_inherits_nothing() {
+    let (mut index, hash, _) = cluster(&["a"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    index.set_node("a", NodeFacts { uid: "another".into(), labels: BTreeMap::new(), schedulable: true });
+    assert_eq!(held(&index, 0, &demand(&[])), []);
+    index.remove_node("a");
+    index.set_node("a", NodeFacts { uid: "uid-a".into(), labels: BTreeMap::new(), schedulable: true });
+    assert_eq!(held(&index, 0, &demand(&[])), []);
+}
+
+#[test]
+fn a_refresh_keeps_its_warmth_until_the_node_says_better() {
+    let (mut index, old, _) = cluster(&["a"]);
+    index.apply(Millis(0), snapshot("a", &[(old, &[0, 1, 2, 3, 4, 5])]));
+    let (new, manifest) = manifest(&["1", "changed", "3"], &["4"]);
+    index.set_datasets_synced();
+    index.set_dataset(&name(), dataset(new));
+    assert_eq!(index.missing_manifests(), [new]);
+    index.add_manifest(new, manifest);
+    let whole = BLOCK_SIZE + HALF;
+    assert_eq!(held(&index, 0, &demand(&[])), [("a".to_owned(), 2 * whole)]);
+    // The node is told to learn the new version first, and only then to forget the old one.
+    let (orders, _) = index.orders("a");
+    assert_eq!((orders.adopt.len(), orders.retire.len()), (1, 0));
+    index.apply(Millis(0), delta("a", 1, new, &[0, 1], &[]));
+    assert_eq!(held(&index, 0, &demand(&[])), [("a".to_owned(), whole)]);
+    let (orders, _) = index.orders("a");
+    assert_eq!((orders.adopt.len(), orders.retire.clone()), (0, vec![old]));
+}
+
+#[test]
+fn nothing_is_retired_before_all_datasets_were_seen() {
+    let (mut index, hash, _) = cluster(&["a"]);
+    let (unknown, _) = manifest(&["9"], &[]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0]), (unknown, &[0])]));
+    assert_eq!(index.orders("a").0.retire, []);
+    index.set_datasets_synced();
+    assert_eq!(index.orders("a").0.retire, [unknown]);
+    index.remove_dataset(&name());
+    let mut expected = vec![hash, unknown];
+    expected.sort_unstable();
+    assert_eq!(index.orders("a").0.retire, expected);
+}
+
+#[test]
+fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
+    let (mut index, hash, manifest) = cluster(&["a", "b"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    index.apply(Millis(0), snapshot("b", &[]));
+    let before = index.orders("a").1;
+    index.bind_pod("p", "a", demand(&["train"]));
+    let (orders, digest) = index.orders("a");
+    assert_ne!(before, digest);
+    assert_eq!(orders.wants.len(), 1);
+    assert_eq!(
+        (orders.wants[0].globs.clone(), orders.wants[0].priority),
+        (vec!["train".to_owned()], POD_PRIORITY)
+    );
+    let weighing = index.weigh(Millis(0), &demand(&["train"]));
+    assert_eq!((weighing.of("a").held, weighing.of("a").in_flight), (BLOCK_SIZE, 3 * HALF * 3 - BLOCK_SIZE));
+    index.set_warmup(
+        "w",
+        WarmupFacts {
+            dataset: name(),
+            selection: Selection::all(),
+            node_selector: BTreeMap::new(),
+            replicas: None,
+            priority: 5,
+        },
+    );
+    assert_eq!(index.orders("b").0.wants[0].priority, 5);
+    assert_eq!(index.weigh(Millis(0), &demand(&["val"])).of("b").in_flight, BLOCK_SIZE + HALF);
+    // A node that says that it cannot fetch has nothing in flight.
+    let mut stuck = delta("b", 1, hash, &[], &[]);
+    stuck.status.troubles = vec![Trouble {
+        dataset: "ns/set".into(),
+        manifest: hash,
+        kind: TroubleKind::NoSpace,
+        message: "full".into(),
+    }];
+    index.apply(Millis(0), stuck);
+    assert_eq!(index.weigh(Millis(0), &demand(&["val"])).of("b").in_flight, 0);
+    let progress = index.warmup_progress(Millis(0), "w").unwrap();
+    assert_eq!((progress.nodes_wanted, progress.nodes_done, progress.files_total), (2, 0, 8));
+    assert_eq!((progress.bytes_done, progress.bytes_total), (BLOCK_SIZE, 2 * manifest.bytes()));
+    assert_eq!(progress.troubles.len(), 1);
+    index.unbind_pod("p");
+    index.remove_warmup("w");
+    assert_eq!(index.orders("a").1, before);
+    assert_eq!(index.weigh(Millis(0), &demand(&["train"])).of("a").in_flight, 0);
+}
+
+#[test]
+fn datasets_of_other_namespaces_are_unknown_unless_shared() {
+    let (mut index, hash, _) = cluster(&["a"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    let mut stranger = demand(&[]);
+    stranger.namespace = "other".into();
+    let weighing = index.weigh(Millis(0), &stranger);
+    assert_eq!((weighing.nodes.len(), weighing.problems), (0, vec![Problem::Unknown(name())]));
+    index.set_dataset(&name(), DatasetFacts { share_with: vec!["other".into()], ..dataset(hash) });
+    assert_eq!(index.weigh(Millis(0), &stranger).nodes.len(), 1);
+}
+
+#[test]
+fn replies_are_sparse_and_rejections_constant() {
+    let (mut index, hash, manifest) = cluster(&["cold", "half", "silent", "warm"]);
+    let all: Vec<u32> = (0..manifest.blocks()).collect();
+    index.apply(Millis(0), snapshot("silent", &[(hash, &all)]));
+    index.apply(Millis(10_000), snapshot("warm", &[(hash, &all)]));
+    index.apply(Millis(10_000), snapshot("half", &[(hash, &all[..4])]));
+    index.apply(Millis(10_000), snapshot("cold", &[]));
+    let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set",
+        "hearth.dev/locality":"required","hearth.dev/min-warm":"60%"}}},"Nodes":null,
+        "NodeNames":["cold","half","silent","unheard","warm"]}"#;
+    let call = parse_call(body).unwrap();
+    let now = Now { monotonic: Millis(10_000), unix_seconds: 0 };
+    let scores = decide::prioritize(&index, now, &call, call.pod.demand());
+    assert_eq!(
+        String::from_utf8(scores.reply).unwrap(),
+        r#"[{"Host":"half","Score":5},{"Host":"warm","Score":10}]"#
+    );
+    let filtered = decide::filter(&index, now, &call, call.pod.demand());
+    let reply: serde_json::Value = serde_json::from_slice(&filtered.reply).unwrap();
+    assert_eq!(reply["NodeNames"], serde_json::json!(["warm"]));
+    assert_eq!(
+        reply["FailedAndUnresolvableNodes"],
+        serde_json::json!({"cold": decide::REASON_COLD, "half": decide::REASON_COLD,
+            "silent": decide::REASON_SILENT, "unheard": decide::REASON_SILENT})
+    );
+}
+
+#[test]
+fn all_equally_warm_is_silence() {
+    let (mut index, hash, _) = cluster(&["a", "b"]);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0, 1])]));
+    index.apply(Millis(0), snapshot("b", &[(hash, &[0, 1])]));
+    let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set"}}},"Nodes":null,"NodeNames":["a","b"]}"#;
+    let call = parse_call(body).unwrap();
+    let now = Now { monotonic: Millis(0), unix_seconds: 0 };
+    assert_eq!(decide::prioritize(&index, now, &call, call.pod.demand()).reply, b"[]");
+}
+
+/// What a node said last: holdings, sequence, time.
+type Said = (BTreeMap<ManifestHash, RoaringBitmap>, u64, u64);
+
+/// One step of a cluster's life; nodes are 0 to 3.
+#[derive(Clone, Debug)]
+enum Step {
+    Snapshot(u8, Vec<u32>),
+    Delta(u8, Vec<u32>, Vec<u32>),
+    LostDelta(u8),
+    Refresh(u8),
+    Prepare(u8),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let blocks = || prop::collection::vec(0u32..8, 0..6);
+    prop_oneof![
+        1 => (0u8..4, blocks()).prop_map(|(node, held)| Step::Snapshot(node, held)),
+        4 => (0u8..4, blocks(), blocks()).prop_map(|(node, added, removed)| Step::Delta(node, added, removed)),
+        1 => (0u8..4).prop_map(Step::LostDelta),
+        1 => (0u8..3).prop_map(Step::Refresh),
+        2 => (0u8..4).prop_map(Step::Prepare),
+        1 => (0u64..6_000).prop_map(Step::Wait),
+    ]
+}
+
+fn demands() -> [Demand; 4] {
+    [demand(&[]), demand(&["train"]), demand(&["**/0"]), demand(&["val", "train/1"])]
+}
+
+proptest! {
+    /// Whatever happens, counted sums equal sums made afresh, and no node is
+    /// warm that did not say so of late.
+    #[test]
+    fn counted_sums_are_true(steps in prop::collection::vec(step(), 0..60)) {
+        let versions = [manifest(&["1", "2", "3"], &["4"]), manifest(&["1", "x", "3"], &["4"]), manifest(&["1", "2", "3"], &["y"])];
+        let (mut index, _, _) = cluster(&["0", "1", "2", "3"]);
+        let mut current = versions[0].clone();
+        let mut now = 0;
+        // Naive model: what each node said last, in which state its session is.
+        let mut model: [Option<Said>; 4] = Default::default();
+        for step in steps {
+            match step {
+                Step::Snapshot(node, held) => {
+                    let held: RoaringBitmap = held.into_iter().collect();
+                    let blocks: Vec<u32> = held.iter().collect();
+                    index.apply(Millis(now), snapshot(&node.to_string(), &[(current.0, &blocks)]));
+                    model[usize::from(node)] = Some((BTreeMap::from([(current.0, held)]), 0, now));
+                }
+                Step::Delta(node, added, mut removed) => {
+                    removed.retain(|block| !added.contains(block));
+                    let entry = &mut model[usize::from(node)];
+                    let sequence = entry.as_ref().map_or(1, |(_, sequence, _)| sequence + 1);
+                    let verdict = index.apply(Millis(now), delta(&node.to_string(), sequence, current.0, &added, &removed));
+                    prop_assert_eq!(verdict == Verdict::Applied, entry.is_some());
+                    if let Some((held, last, heard)) = entry {
+                        let held = held.entry(current.0).or_default();
+                        held.extend(added);
+                        removed.into_iter().for_each(|block| { held.remove(block); });
+                        (*last, *heard) = (sequence, now);
+                    }
+                }
+                Step::LostDelta(node) => {
+                    if let Some((_, sequence, _)) = &mut model[usize::from(node)] {
+                        let verdict = index.apply(Millis(now), delta(&node.to_string(), *sequence + 2, current.0, &[1], &[]));
+                        prop_assert!(matches!(verdict, Verdict::Resync { .. }), "a gap must ask for a resync");
+                    }
+                }
+                Step::Refresh(version) => {
+                    current = versions[usize::from(version)].clone();
+                    index.set_dataset(&name(), dataset(current.0));
+                    index.add_manifest(current.0, current.1.clone());
+                }
+                Step::Prepare(which) => index.prepare(&demands()[usize::from(which)]),
+                Step::Wait(millis) => now += millis,
+            }
+            for demand in demands() {
+                let selection = &demand.asked[0].selection;
+                let wanted = current.1.blocks_of(selection);
+                let weighing = index.weigh(Millis(now), &demand);
+                prop_assert_eq!(weighing.requested, current.1.bytes_of(&wanted));
+                for (node, said) in model.iter().enumerate() {
+                    let weighed = weighing.of(&node.to_string()).held;
+                    let Some((held, _, heard)) = said else { prop_assert_eq!(weighed, 0); continue };
+                    if now - heard >= 10_000 {
+                        prop_assert_eq!(weighed, 0);
+                    } else if let Some(held) = held.get(&current.0) {
+                        prop_assert_eq!(weighed, current.1.bytes_of(&(held & &wanted)));
+                    } else {
+                        // Concluded from an older version: never more than the node holds of any.
+                        let most: RoaringBitmap = (0..current.1.blocks()).collect();
+                        prop_assert!(weighed <= current.1.bytes_of(&(most & &wanted)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_replicas_that_hear_the_same_answer_the_same(
+        warm in prop::collection::vec((0u8..4, prop::collection::vec(0u32..8, 0..8)), 0..8),
+        order: prop::sample::Index,
+    ) {
+        let (mut one, hash, _) = cluster(&["0", "1", "2", "3"]);
+        let (mut two, ..) = cluster(&["3", "2", "1", "0"]);
+        let mut last: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
+        for (node, blocks) in warm {
+            one.apply(Millis(0), snapshot(&node.to_string(), &[(hash, &blocks)]));
+            last.insert(node, blocks);
+        }
+        let mut heard: Vec<_> = last.into_iter().collect();
+        if !heard.is_empty() {
+            let middle = order.index(heard.len());
+            heard.rotate_left(middle);
+        }
+        for (node, blocks) in heard {
+            two.apply(Millis(0), snapshot(&node.to_string(), &[(hash, &blocks)]));
+        }
+        let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set"}}},"Nodes":null,"NodeNames":["0","1","2","3"]}"#;
+        let call = parse_call(body).unwrap();
+        let now = Now { monotonic: Millis(0), unix_seconds: 0 };
+        prop_assert_eq!(
+            decide::prioritize(&one, now, &call, call.pod.demand()).reply,
+            decide::prioritize(&two, now, &call, call.pod.demand()).reply
+        );
+    }
+}
+
+#[test]
+fn superfluous_selections_are_dropped_oldest_first() {
+    let (mut index, ..) = cluster(&["a"]);
+    index.settings.selections_kept = 2;
+    for glob in ["train/0", "train/1", "train/0", "train/2"] {
+        index.prepare(&demand(&[glob]));
+    }
+    assert!(index.is_prepared(&demand(&["train/0"])) && index.is_prepared(&demand(&["train/2"])));
+    assert!(!index.is_prepared(&demand(&["train/1"])));
+    assert!(index.is_prepared(&demand(&[])), "the whole stays counted");
+}
+
+#[test]
+fn asked_twice_is_counted_once() {
+    let asked = |glob| Asked {
+        namespace: "ns".into(),
+        dataset: "set".into(),
+        selection: Selection::new([glob]).unwrap(),
+    };
+    assert_eq!(asked("a").name(), asked("b").name());
+    let demand = demand(&["train/0", "train/*"]);
+    let (index, ..) = cluster(&[]);
+    assert_eq!(index.weigh(Millis(0), &demand).requested, 3 * (BLOCK_SIZE + HALF));
+}

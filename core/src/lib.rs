@@ -1,0 +1,18 @@
+//! The pure part of Hearth: plain data in, plain data out.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or knows of
+//! Kubernetes clients, so that every decision can be tested by calling it. The
+//! shells around it are `hearth-extender` and `hearth-node-agent`.
+
+pub mod annotation;
+pub mod block;
+pub mod decide;
+pub mod explain;
+pub mod index;
+pub mod manifest;
+pub mod object;
+pub mod placement;
+pub mod pod;
+pub mod score;
+pub mod selection;
+pub mod wire;

@@ -1,0 +1,181 @@
+//! Makes a manifest from a listing, in whatever order the listing came.
+
+use super::path::{self, path_order};
+use super::{Manifest, ManifestOrigin, Row};
+use crate::block::{self, BlockNumber};
+use crate::object::{AccessDomain, Validator};
+use std::fmt;
+
+/// One object as an origin lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Index into the builder's origins.
+    pub origin: u16,
+    /// Path in the dataset's tree, as the key says; not checked yet.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Last change, nanoseconds since 1970.
+    pub modified: i64,
+    /// Which content it has.
+    pub validator: Validator,
+}
+
+/// Why a key is not in the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// `//`, a leading or a trailing slash.
+    EmptySegment,
+    /// `.` or `..` as a segment.
+    DotSegment,
+    /// A NUL byte.
+    Nul,
+    /// Bytes that are no UTF-8.
+    NotUtf8,
+    /// A segment over 255 bytes or a path over 4,095.
+    TooLong,
+    /// Other keys lie below it as if it were a directory.
+    IsDirectory,
+    /// The same path twice.
+    Duplicate,
+    /// A link, device or socket, which is never followed.
+    NotAFile,
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EmptySegment => "it has an empty segment",
+            Self::DotSegment => "it has a segment \".\" or \"..\"",
+            Self::Nul => "it has a NUL byte",
+            Self::NotUtf8 => "it is not UTF-8",
+            Self::TooLong => "it is longer than a path can be",
+            Self::IsDirectory => "other keys lie below it as if it were a directory",
+            Self::Duplicate => "the same path is listed twice",
+            Self::NotAFile => "it is not a regular file",
+        })
+    }
+}
+
+/// Keys that are not in a manifest: how many, and one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many keys were skipped.
+    pub count: u64,
+    /// The first of them, shortened, with the reason.
+    pub example: Option<(String, SkipReason)>,
+}
+
+impl Skipped {
+    /// Counts one more skipped key.
+    pub fn add(&mut self, key: &str, reason: SkipReason) {
+        /// Enough to find it by, and little enough for a status field.
+        const SHOWN: usize = 200;
+        self.count += 1;
+        if self.example.is_none() {
+            let shown: String = key.chars().take(SHOWN).flat_map(char::escape_default).collect();
+            self.example = Some((shown, reason));
+        }
+    }
+}
+
+/// The listing has more blocks or bytes of paths than a manifest can number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the listing has more than 4,294,967,295 blocks, or 4 GiB of paths: split the dataset")]
+pub struct TooManyBlocks;
+
+/// Collects listed objects and makes the manifest.
+#[derive(Debug)]
+pub struct ManifestBuilder {
+    domain: AccessDomain,
+    origins: Vec<ManifestOrigin>,
+    objects: Vec<ListedObject>,
+    skipped: Skipped,
+}
+
+impl ManifestBuilder {
+    /// An empty listing of these origins.
+    pub fn new(domain: AccessDomain, origins: Vec<ManifestOrigin>) -> Self {
+        Self { domain, origins, objects: Vec::new(), skipped: Skipped::default() }
+    }
+
+    /// Adds an object, or counts it as skipped.
+    pub fn push(&mut self, object: ListedObject) {
+        // Consoles make an empty object "dir/" for every folder; it is no file
+        // and nobody misses it.
+        if object.path.ends_with('/') && object.size == 0 {
+            return;
+        }
+        match path::check(&object.path) {
+            Ok(()) => self.objects.push(object),
+            Err(reason) => self.skipped.add(&object.path, reason),
+        }
+    }
+
+    /// Counts a key that could not even be listed as an object.
+    pub fn skip(&mut self, key: &str, reason: SkipReason) {
+        self.skipped.add(key, reason);
+    }
+
+    /// How many objects were taken so far.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether no object was taken so far.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Sorts, numbers and checks what was pushed.
+    pub fn finish(mut self) -> Result<(Manifest, Skipped), TooManyBlocks> {
+        self.objects.sort_by(|a, b| path_order(&a.path, &b.path));
+        let mut kept: Vec<ListedObject> = Vec::with_capacity(self.objects.len());
+        for object in self.objects {
+            if let Some(last) = kept.last() {
+                if last.path == object.path {
+                    self.skipped.add(&object.path, SkipReason::Duplicate);
+                    continue;
+                }
+                // Path order puts a directory's files right behind a file of its
+                // name. Dropping that one file loses least.
+                if path::is_below(&object.path, &last.path) {
+                    self.skipped.add(&last.path, SkipReason::IsDirectory);
+                    kept.pop();
+                }
+            }
+            kept.push(object);
+        }
+        let mut manifest = Manifest::empty(self.domain, self.origins);
+        manifest.rows.reserve_exact(kept.len());
+        for object in kept {
+            manifest.append(&object.path, object.origin, object.size, object.modified, object.validator)?;
+        }
+        Ok((manifest, self.skipped))
+    }
+}
+
+impl Manifest {
+    pub(super) fn empty(domain: AccessDomain, origins: Vec<ManifestOrigin>) -> Self {
+        Self { domain, origins, paths: String::new(), rows: Vec::new(), blocks: 0, bytes: 0 }
+    }
+
+    /// Appends a file behind all others; the caller has checked order and path.
+    pub(super) fn append(
+        &mut self,
+        path: &str,
+        origin: u16,
+        size: u64,
+        modified: i64,
+        validator: Validator,
+    ) -> Result<(), TooManyBlocks> {
+        let blocks = BlockNumber::try_from(block::blocks_in(size)).map_err(|_| TooManyBlocks)?;
+        let end = self.blocks.checked_add(blocks).ok_or(TooManyBlocks)?;
+        self.paths.push_str(path);
+        let path_end = u32::try_from(self.paths.len()).map_err(|_| TooManyBlocks)?;
+        self.rows.push(Row { path_end, origin, first_block: self.blocks, size, modified, validator });
+        self.blocks = end;
+        self.bytes += size;
+        Ok(())
+    }
+}

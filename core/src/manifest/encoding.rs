@@ -1,0 +1,163 @@
+//! The manifest's bytes: what is hashed, stored and sent.
+//!
+//! ```text
+//! "HEARTHMF" | format version, one byte | header | number of files | files in path order
+//! ```
+//!
+//! Header, number and files are postcard (little-endian variable-length
+//! integers). A path is written as the length of what it shares with the path
+//! before it and the rest. Block numbers follow from the sizes and are not written.
+
+use super::path::{self, path_order};
+use super::{Manifest, ManifestHash, ManifestOrigin};
+use crate::object::{AccessDomain, Validator};
+use serde::{Deserialize, Serialize};
+
+/// The format that [`Manifest::encode`] writes; the only one so far.
+pub const FORMAT_VERSION: u8 = 1;
+
+const MAGIC: &[u8; 8] = b"HEARTHMF";
+const MAX_ORIGINS: usize = 1024;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    domain: AccessDomain,
+    origins: Vec<ManifestOrigin>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EncodedFile<'a> {
+    shared: u32,
+    rest: &'a str,
+    size: u64,
+    modified: i64,
+    origin: u16,
+    validator: Validator,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The first bytes are not a manifest's.
+    #[error("these bytes are not a manifest")]
+    NotAManifest,
+    /// A format of another release.
+    #[error("manifest format {0} is not known here, only {FORMAT_VERSION}")]
+    UnknownFormat(u8),
+    /// The hash is another than the name it was asked for by.
+    #[error("the bytes hash to {found}, not to {expected}")]
+    WrongHash {
+        /// The name asked for.
+        expected: ManifestHash,
+        /// The name of what came.
+        found: ManifestHash,
+    },
+    /// Anything else, with the file at which it was found.
+    #[error("the manifest is damaged at file {file}: {what}")]
+    Damaged {
+        /// How many files were read before.
+        file: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl Manifest {
+    /// The canonical encoding: equal manifests have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64 + self.paths.len() / 2 + self.rows.len() * 32);
+        bytes.extend_from_slice(MAGIC);
+        bytes.push(FORMAT_VERSION);
+        let header = Header { domain: self.domain.clone(), origins: self.origins.clone() };
+        bytes = extend(bytes, &header);
+        bytes = extend(bytes, &(self.rows.len() as u64));
+        let mut previous = "";
+        for file in self.files() {
+            let shared = shared_prefix(previous, file.path);
+            let encoded = EncodedFile {
+                shared: shared as u32,
+                rest: &file.path[shared..],
+                size: file.size,
+                modified: file.modified,
+                origin: file.origin,
+                validator: file.validator.clone(),
+            };
+            bytes = extend(bytes, &encoded);
+            previous = file.path;
+        }
+        bytes
+    }
+
+    /// Reads an encoding and checks that it is the manifest of this name.
+    pub fn decode_named(name: ManifestHash, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let found = ManifestHash::of(bytes);
+        if found != name {
+            return Err(DecodeError::WrongHash { expected: name, found });
+        }
+        Self::decode(bytes)
+    }
+
+    /// Reads an encoding. Memory stays in proportion to the bytes given.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let rest = bytes.strip_prefix(MAGIC).ok_or(DecodeError::NotAManifest)?;
+        let (&version, rest) = rest.split_first().ok_or(DecodeError::NotAManifest)?;
+        if version != FORMAT_VERSION {
+            return Err(DecodeError::UnknownFormat(version));
+        }
+        let at = |file, what| DecodeError::Damaged { file, what };
+        let (header, rest) =
+            postcard::take_from_bytes::<Header>(rest).map_err(|_| at(0, "its header cannot be read"))?;
+        if header.origins.len() > MAX_ORIGINS {
+            return Err(at(0, "it has more than 1,024 origins"));
+        }
+        let (count, mut rest) = postcard::take_from_bytes::<u64>(rest)
+            .map_err(|_| at(0, "its number of files cannot be read"))?;
+        let mut manifest = Self::empty(header.domain, header.origins);
+        let mut path = String::new();
+        for number in 0..count {
+            let (file, behind) = postcard::take_from_bytes::<EncodedFile<'_>>(rest)
+                .map_err(|_| at(number, "its fields cannot be read"))?;
+            rest = behind;
+            let next = path
+                .get(..file.shared as usize)
+                .map(|shared| format!("{shared}{}", file.rest))
+                .ok_or(at(number, "it shares more with the path before than that has"))?;
+            path::check(&next).map_err(|_| at(number, "its path is not allowed"))?;
+            if number > 0 && path_order(&path, &next).is_ge() {
+                return Err(at(number, "it is not in path order"));
+            }
+            if number > 0 && path::is_below(&next, &path) {
+                return Err(at(number, "the path before is a file and a directory"));
+            }
+            if usize::from(file.origin) >= manifest.origins.len() {
+                return Err(at(number, "its origin is not in the header"));
+            }
+            // One content, one encoding, one hash: an ETag that could have been
+            // written shorter was not written by us.
+            if matches!(&file.validator, Validator::ETag(text) if Validator::etag(text) != file.validator) {
+                return Err(at(number, "its ETag is not in its shortest form"));
+            }
+            manifest
+                .append(&next, file.origin, file.size, file.modified, file.validator)
+                .map_err(|_| at(number, "it has more blocks than can be numbered"))?;
+            path = next;
+        }
+        if !rest.is_empty() {
+            return Err(at(count, "more bytes follow the last file"));
+        }
+        Ok(manifest)
+    }
+}
+
+fn extend<T: Serialize>(bytes: Vec<u8>, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, bytes).expect("plain data into memory always serialises")
+}
+
+/// Length of the longest common prefix that ends between characters.
+fn shared_prefix(a: &str, b: &str) -> usize {
+    let mut shared = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    while !b.is_char_boundary(shared) {
+        shared -= 1;
+    }
+    shared
+}

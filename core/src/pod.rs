@@ -1,0 +1,380 @@
+//! What a pod asks for: read from its JSON as kube-scheduler sends it, or from
+//! what a watch saw of it.
+
+use crate::annotation::{self, CLAIM_PREFIX, CSI_DRIVER, Locality};
+use crate::index::DatasetName;
+use crate::selection::Selection;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The few fields of a v1 Pod that matter here. Anything may be absent or null:
+/// Go writes nil maps and slices as `null`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct PodFacts {
+    /// `metadata`.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// `spec`.
+    #[serde(default)]
+    pub spec: Spec,
+}
+
+/// Of a pod's `metadata`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Name.
+    #[serde(default)]
+    pub name: String,
+    /// Namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// UID.
+    #[serde(default)]
+    pub uid: String,
+    /// When it was made, RFC 3339.
+    #[serde(default)]
+    pub creation_timestamp: Option<String>,
+    /// Hearth's annotations.
+    #[serde(default)]
+    pub annotations: Option<Annotations>,
+}
+
+/// Hearth's annotations on a pod, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Annotations {
+    /// [`annotation::DATASETS`].
+    #[serde(rename = "hearth.dev/datasets")]
+    pub datasets: Option<String>,
+    /// [`annotation::LOCALITY`].
+    #[serde(rename = "hearth.dev/locality")]
+    pub locality: Option<String>,
+    /// [`annotation::MIN_WARM`].
+    #[serde(rename = "hearth.dev/min-warm")]
+    pub min_warm: Option<String>,
+}
+
+/// Of a pod's `spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// The node that it is bound to.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: Option<Vec<Volume>>,
+}
+
+/// A volume, if it is of a kind that can be a dataset's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    /// An inline CSI volume.
+    #[serde(default)]
+    pub csi: Option<CsiVolume>,
+    /// A claim.
+    #[serde(default)]
+    pub persistent_volume_claim: Option<ClaimVolume>,
+}
+
+/// An inline CSI volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiVolume {
+    /// Name of its driver.
+    #[serde(default)]
+    pub driver: String,
+    /// What it asks of the driver.
+    #[serde(default)]
+    pub volume_attributes: Option<VolumeAttributes>,
+}
+
+/// What an inline volume of [`CSI_DRIVER`] asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct VolumeAttributes {
+    /// Name of a Dataset in the pod's namespace, or `namespace:name`.
+    #[serde(default)]
+    pub dataset: Option<String>,
+    /// A sub-tree of it.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// A glob within the sub-tree.
+    #[serde(default)]
+    pub files: Option<String>,
+}
+
+/// A volume by claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimVolume {
+    /// Name of the claim.
+    #[serde(default)]
+    pub claim_name: String,
+}
+
+/// A part of a dataset that a pod reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// Namespace of the Dataset.
+    pub namespace: String,
+    /// Name of the Dataset.
+    pub dataset: String,
+    /// The part.
+    pub selection: Selection,
+}
+
+impl Asked {
+    /// Names the Dataset.
+    pub fn name(&self) -> DatasetName {
+        DatasetName::new(&self.namespace, &self.dataset)
+    }
+}
+
+/// All that a pod reads, and how much it matters where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// How much it matters.
+    pub locality: Locality,
+    /// Percent of the bytes that a node must hold for `required` and `wait`.
+    pub min_warm_percent: u8,
+    /// Which files; each dataset once.
+    pub asked: Vec<Asked>,
+    /// What could not be understood, a sentence each.
+    pub problems: Vec<String>,
+    /// When the pod was made, seconds since 1970.
+    pub created: Option<i64>,
+}
+
+impl Demand {
+    /// Whether cold nodes are refused at `unix_seconds`.
+    pub fn insists(&self, unix_seconds: i64) -> bool {
+        match self.locality {
+            Locality::Preferred => false,
+            Locality::Required => true,
+            // A pod of unknown age has waited long enough: waiting for ever
+            // would make `wait` stronger than `required`.
+            Locality::Wait(wait) => self.deadline(wait).is_some_and(|deadline| unix_seconds < deadline),
+        }
+    }
+
+    /// When it stops to insist, seconds since 1970; `None`: never, or it never did.
+    pub fn gives_in_at(&self) -> Option<i64> {
+        match self.locality {
+            Locality::Wait(wait) => self.deadline(wait),
+            Locality::Preferred | Locality::Required => None,
+        }
+    }
+
+    fn deadline(&self, wait: Duration) -> Option<i64> {
+        let wait = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
+        Some(self.created?.saturating_add(wait))
+    }
+}
+
+impl PodFacts {
+    /// What the pod asks for; `None` when it has to do with no dataset at all.
+    pub fn demand(&self) -> Option<Demand> {
+        let none = Annotations::default();
+        let annotations = self.metadata.annotations.as_ref().unwrap_or(&none);
+        let mut asked = Merged::default();
+        let mut problems = Vec::new();
+        if let Some(text) = &annotations.datasets {
+            let (datasets, errors) = annotation::parse_datasets(text);
+            problems.extend(errors.iter().map(ToString::to_string));
+            for dataset in datasets {
+                let namespace = dataset.namespace.unwrap_or_else(|| self.metadata.namespace.clone());
+                asked.add(Asked { namespace, dataset: dataset.name, selection: dataset.selection });
+            }
+        }
+        let mut mounted = Merged::default();
+        for volume in self.spec.volumes.iter().flatten() {
+            match self.of_volume(volume) {
+                Some(Ok(volume)) => mounted.add(volume),
+                Some(Err(problem)) => problems.push(problem),
+                None => {}
+            }
+        }
+        // The annotation narrows what a volume of the same dataset asks for.
+        for volume in mounted.0 {
+            if !asked
+                .0
+                .iter()
+                .any(|asked| asked.namespace == volume.namespace && asked.dataset == volume.dataset)
+            {
+                asked.add(volume);
+            }
+        }
+        if asked.0.is_empty() && problems.is_empty() {
+            return None;
+        }
+        let locality = parsed(annotations.locality.as_deref(), annotation::parse_locality, &mut problems);
+        let min_warm = parsed(annotations.min_warm.as_deref(), annotation::parse_min_warm, &mut problems);
+        let created = self.metadata.creation_timestamp.as_deref();
+        Some(Demand {
+            namespace: self.metadata.namespace.clone(),
+            locality: locality.unwrap_or_default(),
+            min_warm_percent: min_warm.unwrap_or(100),
+            asked: asked.0,
+            problems,
+            created: created
+                .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+                .map(jiff::Timestamp::as_second),
+        })
+    }
+
+    fn of_volume(&self, volume: &Volume) -> Option<Result<Asked, String>> {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            let dataset = claim.claim_name.strip_prefix(CLAIM_PREFIX)?;
+            return Some(Ok(Asked {
+                namespace: self.metadata.namespace.clone(),
+                dataset: dataset.to_owned(),
+                selection: Selection::all(),
+            }));
+        }
+        let csi = volume.csi.as_ref().filter(|csi| csi.driver == CSI_DRIVER)?;
+        Some(self.of_csi_volume(csi.volume_attributes.as_ref()))
+    }
+
+    fn of_csi_volume(&self, attributes: Option<&VolumeAttributes>) -> Result<Asked, String> {
+        let dataset = attributes.and_then(|attributes| attributes.dataset.as_deref()).unwrap_or_default();
+        let (namespace, name) = dataset.split_once(':').unwrap_or((&self.metadata.namespace, dataset));
+        if !annotation::is_dataset_name(name) {
+            return Err(format!(
+                "a volume of driver {CSI_DRIVER} needs volumeAttributes.dataset to be the name of a Dataset, and it is \"{}\"",
+                dataset.chars().take(80).collect::<String>().escape_debug()
+            ));
+        }
+        let path = attributes
+            .and_then(|attributes| attributes.path.as_deref())
+            .unwrap_or_default()
+            .trim_matches('/');
+        let files = attributes.and_then(|attributes| attributes.files.as_deref()).unwrap_or_default();
+        // `path` is a directory, not a glob.
+        let mut glob: String = path.chars().flat_map(|c| escape(c).into_iter().chain([c])).collect();
+        if !glob.is_empty() && !files.is_empty() {
+            glob.push('/');
+        }
+        glob.push_str(files);
+        let selection = Selection::new(Some(glob).filter(|glob| !glob.is_empty()))
+            .map_err(|error| format!("a volume of dataset {name}: {error}"))?;
+        Ok(Asked { namespace: namespace.to_owned(), dataset: name.to_owned(), selection })
+    }
+}
+
+fn escape(character: char) -> Option<char> {
+    matches!(character, '*' | '?' | '[' | ']' | '{' | '}' | '\\').then_some('\\')
+}
+
+fn parsed<T>(
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Result<T, annotation::AnnotationError>,
+    problems: &mut Vec<String>,
+) -> Option<T> {
+    match parse(text?) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
+    }
+}
+
+/// Asked parts with each dataset once: parts of the same one are joined.
+#[derive(Default)]
+struct Merged(Vec<Asked>);
+
+impl Merged {
+    fn add(&mut self, asked: Asked) {
+        let same = |other: &&mut Asked| other.namespace == asked.namespace && other.dataset == asked.dataset;
+        match self.0.iter_mut().find(same) {
+            Some(other) => other.selection = other.selection.union(&asked.selection),
+            None => self.0.push(asked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pod(json: serde_json::Value) -> PodFacts {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn asked(namespace: &str, dataset: &str, globs: &[&str]) -> Asked {
+        Asked {
+            namespace: namespace.into(),
+            dataset: dataset.into(),
+            selection: Selection::new(globs.iter().copied()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn annotation_and_volumes_together() {
+        let demand = pod(serde_json::json!({
+            "metadata": {"namespace": "vision", "name": "p", "creationTimestamp": "1970-01-01T00:01:40Z",
+                "annotations": {"hearth.dev/datasets": "imagenet/train/**,imagenet/val", "hearth.dev/locality": "wait=20s", "x": "y"}},
+            "spec": {"nodeName": "", "volumes": [
+                {"name": "a", "csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "imagenet"}}},
+                {"name": "b", "csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "bert", "path": "/a*b/", "files": "*.bin"}}},
+                {"name": "c", "csi": {"driver": "other"}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "hearth-weights"}},
+                {"name": "e", "persistentVolumeClaim": {"claimName": "mine"}}]},
+        }))
+        .demand()
+        .unwrap();
+        assert_eq!(
+            demand.asked,
+            [
+                asked("vision", "imagenet", &["train/**", "val"]),
+                asked("vision", "bert", &["a\\*b/*.bin"]),
+                asked("vision", "weights", &[]),
+            ]
+        );
+        assert_eq!(demand.problems, Vec::<String>::new());
+        assert_eq!(demand.gives_in_at(), Some(120));
+        assert!(demand.insists(119) && !demand.insists(120));
+    }
+
+    #[test]
+    fn pods_without_datasets_ask_for_nothing() {
+        assert_eq!(
+            pod(serde_json::json!({"metadata": {"annotations": null}, "spec": {"volumes": null}})).demand(),
+            None
+        );
+        assert_eq!(pod(serde_json::json!({})).demand(), None);
+        let only_locality =
+            serde_json::json!({"metadata": {"annotations": {"hearth.dev/locality": "required"}}});
+        assert_eq!(pod(only_locality).demand(), None);
+    }
+
+    #[test]
+    fn a_bad_annotation_is_a_problem_and_not_nothing() {
+        let demand = pod(serde_json::json!({"metadata": {"namespace": "n", "annotations":
+            {"hearth.dev/datasets": "No!", "hearth.dev/locality": "must", "hearth.dev/min-warm": "lots"}}}))
+        .demand()
+        .unwrap();
+        assert_eq!(demand.problems.len(), 3);
+        assert_eq!(demand.locality, Locality::Preferred);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(a in "\\PC{0,60}", b in "\\PC{0,20}", c in "\\PC{0,20}", d in "\\PC{0,20}") {
+            let demand = pod(serde_json::json!({
+                "metadata": {"namespace": "n", "creationTimestamp": d, "annotations":
+                    {"hearth.dev/datasets": a, "hearth.dev/locality": b, "hearth.dev/min-warm": c}},
+                "spec": {"volumes": [
+                    {"csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": a, "path": b, "files": c}}},
+                    {"persistentVolumeClaim": {"claimName": format!("hearth-{d}")}}]}}))
+            .demand();
+            if let Some(demand) = demand {
+                prop_assert!((1..=100).contains(&demand.min_warm_percent));
+            }
+        }
+    }
+}

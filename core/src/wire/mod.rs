@@ -1,0 +1,5 @@
+//! What goes over wires: reports between agents and extenders, and
+//! kube-scheduler's extender calls.
+
+pub mod report;
+pub mod scheduler;

@@ -1,0 +1,1 @@
+//! What both programs' shells share: configuration, logs, leader election, TLS, shutdown.

@@ -1,0 +1,43 @@
+//! Node agents as processes: each is one simulated node.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::control_plane::ControlPlane;
+use crate::workload::{Workload, node_of, overlay};
+
+/// The agents' ServiceAccount.
+pub const ACCOUNT: &str = "hearth-node-agent";
+
+/// For whom the tokens are with which agents report.
+pub const AUDIENCE: &str = "hearth-extender";
+
+/// Prepares the agent of the node that `pod` is on.
+pub(crate) async fn prepare(
+    plane: &ControlPlane,
+    dir: &Path,
+    pod: Pod,
+    extenders: &[String],
+    config: &Value,
+) -> Result<(String, Workload)> {
+    let node = node_of(&pod).context("the agent's pod is on no node")?.to_owned();
+    let name = format!("agent-{node}");
+    let agent = Workload::prepare(plane, dir, &name, "hearth-node-agent", pod, async |place| {
+        let token = place.dir.join("extender-token");
+        std::fs::write(&token, plane.admin.pod_token(place.pod, Some(AUDIENCE)).await?)?;
+        let mut all = json!({
+            "node": node,
+            "kubeconfig": place.kubeconfig,
+            "store": {"dir": place.dir.join("store")},
+            "admin": {"listen": place.admin},
+            "extender": {"urls": extenders, "caFile": plane.pki.ca(), "tokenFile": token},
+        });
+        overlay(&mut all, config);
+        Ok(all)
+    })
+    .await?;
+    Ok((node, agent))
+}

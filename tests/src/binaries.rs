@@ -1,0 +1,85 @@
+//! Where the programs of the test cluster come from: `KUBEBUILDER_ASSETS` when set, otherwise built once from Go modules.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::downloads;
+use crate::go_build::GoProgram;
+
+const CONTROL_PLANE: GoProgram = GoProgram {
+    module: "controlplane",
+    package: ".",
+    // Without the version the API server calls itself v0.0.0-master and refuses to serve newer APIs.
+    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.4 -X k8s.io/client-go/pkg/version.gitVersion=v1.36.4",
+    note: "Kubernetes 1.36.4 and etcd 3.6.8, about 9 minutes on 2 cores",
+    names: &[
+        "etcd",
+        "kube-apiserver",
+        "kube-scheduler",
+        "kube-controller-manager",
+        "kubelet",
+        "kube-proxy",
+        "kubectl",
+    ],
+};
+
+const S3_SERVER: GoProgram = GoProgram {
+    module: "s3server",
+    package: "github.com/versity/versitygw/cmd/versitygw",
+    ldflags: "-s -w",
+    note: "the S3 server versitygw 1.8.0, about a minute",
+    names: &["versitygw"],
+};
+
+/// The path of a Kubernetes program or etcd, by its usual name.
+///
+/// The folder in `KUBEBUILDER_ASSETS` is asked first; what it lacks (it often has no scheduler) is built.
+///
+/// # Errors
+/// When the program has to be built and cannot be.
+pub fn kubernetes(name: &str) -> Result<PathBuf> {
+    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
+        let path = PathBuf::from(assets).join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+    }
+    Ok(CONTROL_PLANE.provide()?.join(name))
+}
+
+/// The path of the S3 server.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn s3_server() -> Result<PathBuf> {
+    Ok(S3_SERVER.provide()?.join("versitygw"))
+}
+
+/// The path of a program of Debian's `prometheus` package (`prometheus`, `promtool`): the installed one, or else the
+/// package's content without an installation, since that would start a service.
+///
+/// # Errors
+/// When it is not installed and cannot be downloaded.
+pub fn prometheus(name: &str) -> Result<PathBuf> {
+    let installed = std::env::var_os("PATH")
+        .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.exists()));
+    match installed {
+        Some(path) => Ok(path),
+        None => Ok(downloads::debian_package("prometheus")?.join("usr/bin").join(name)),
+    }
+}
+
+/// Builds everything that is not there yet, so that later look-ups cost nothing.
+///
+/// # Errors
+/// When something cannot be built.
+pub fn prepare() -> Result<()> {
+    for name in CONTROL_PLANE.names {
+        kubernetes(name)?;
+    }
+    s3_server()?;
+    prometheus("prometheus")?;
+    prometheus("promtool")?;
+    Ok(())
+}

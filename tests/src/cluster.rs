@@ -1,0 +1,233 @@
+//! A whole cluster with Hearth installed from `manifests/` and `scheduler-config/` as they are shipped.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+
+use crate::cache::{self, Lock};
+use crate::control_plane::ControlPlane;
+use crate::kube_access::{Kube, PATIENCE};
+use crate::nodes;
+use crate::report;
+use crate::run_dir::RunDir;
+use crate::s3::S3;
+use crate::wait::eventually;
+use crate::workload::{Workload, pods_of};
+use crate::{agent, extender};
+
+/// No single test may take longer: it hangs.
+const TEST_LIMIT: Duration = Duration::from_secs(240);
+
+/// What a test needs.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    nodes: usize,
+    agents: bool,
+    extenders: usize,
+    agent_config: Value,
+    extender_config: Value,
+    scheduler_config: PathBuf,
+}
+
+/// A cluster with `nodes` nodes, an agent on each, and one extender.
+#[must_use]
+pub fn nodes(nodes: usize) -> ClusterOptions {
+    ClusterOptions {
+        nodes,
+        agents: true,
+        extenders: 1,
+        agent_config: Value::Null,
+        extender_config: Value::Null,
+        scheduler_config: cache::workspace().join("scheduler-config/kube-scheduler.yaml"),
+    }
+}
+
+impl ClusterOptions {
+    /// With this many replicas of the extender; the scheduler asks the first.
+    #[must_use]
+    pub fn extenders(mut self, count: usize) -> Self {
+        self.extenders = count;
+        self
+    }
+
+    /// With none of Hearth's programs: only what is applied to the API server.
+    #[must_use]
+    pub fn without_programs(mut self) -> Self {
+        self.agents = false;
+        self.extenders = 0;
+        self
+    }
+
+    /// With these settings laid over every agent's configuration.
+    #[must_use]
+    pub fn agent_config(mut self, config: Value) -> Self {
+        self.agent_config = config;
+        self
+    }
+
+    /// With these settings laid over every extender's configuration.
+    #[must_use]
+    pub fn extender_config(mut self, config: Value) -> Self {
+        self.extender_config = config;
+        self
+    }
+}
+
+/// The running cluster. Dropping it ends every program.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Access as cluster admin.
+    pub kube: Kube,
+    /// The origin.
+    pub s3: S3,
+    /// The agents, by node.
+    pub agents: BTreeMap<String, Workload>,
+    /// The extenders; the scheduler asks the first.
+    pub extenders: Vec<extender::Extender>,
+    /// etcd, API server, scheduler, controller manager.
+    pub plane: ControlPlane,
+    dir: RunDir,
+    // The shipped scheduler configuration names a fixed port: one cluster at a time.
+    _only: Lock,
+}
+
+impl Cluster {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// When something cannot be started; logs stay in the folder that is printed.
+    pub async fn start(name: &str, options: &ClusterOptions) -> Result<Self> {
+        let only = tokio::task::spawn_blocking(|| cache::lock("cluster")).await??;
+        let dir = RunDir::create(name)?;
+        let failed = format!("the cluster did not start; logs and state are in {}", dir.path().display());
+        Self::start_in(dir, only, options).await.context(failed)
+    }
+
+    async fn start_in(dir: RunDir, only: Lock, options: &ClusterOptions) -> Result<Self> {
+        let mut plane = ControlPlane::start(dir.path()).await?;
+        let kube = plane.admin.clone();
+        let s3 = S3::start(dir.path(), &plane.logs()).await?;
+        kube.apply_kustomization(&cache::workspace().join("manifests")).await?;
+        kube.apply_kustomization(&cache::workspace().join("scheduler-config")).await?;
+        plane.start_scheduler(Some(&options.scheduler_config)).await?;
+        kube.wait_for_default_account("default").await?;
+        wait_for_policy(&kube).await?;
+
+        // The extender's place is beside the scheduler, on nodes that take no other pods.
+        for i in 1..=options.extenders {
+            nodes::create_control_plane(&kube, &format!("control-plane-{i}")).await?;
+        }
+        for i in 1..=options.nodes {
+            nodes::create(&kube, &format!("node-{i}"), &BTreeMap::new()).await?;
+        }
+        let mut cluster =
+            Self { kube, s3, agents: BTreeMap::new(), extenders: Vec::new(), plane, dir, _only: only };
+        cluster.start_programs(options).await?;
+        Ok(cluster)
+    }
+
+    async fn start_programs(&mut self, options: &ClusterOptions) -> Result<()> {
+        let state = self.dir.path();
+        for (i, pod) in pods_of(&self.kube, extender::ACCOUNT, options.extenders)
+            .await?
+            .into_iter()
+            .take(options.extenders)
+            .enumerate()
+        {
+            let mut extender =
+                extender::Extender::prepare(&self.plane, state, i, pod, &options.extender_config).await?;
+            extender.workload.start().await?;
+            self.extenders.push(extender);
+        }
+        if options.agents {
+            let urls: Vec<String> = self.extenders.iter().map(|e| e.agents_url.clone()).collect();
+            for pod in pods_of(&self.kube, agent::ACCOUNT, options.nodes).await? {
+                let (node, mut agent) =
+                    agent::prepare(&self.plane, state, pod, &urls, &options.agent_config).await?;
+                agent.start().await?;
+                self.agents.insert(node, agent);
+            }
+        }
+        for agent in self.agents.values_mut() {
+            agent.ready().await?;
+        }
+        for extender in &mut self.extenders {
+            extender.workload.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// The agent of a node.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Workload> {
+        self.agents.get_mut(node).with_context(|| format!("no agent on {node}"))
+    }
+
+    /// All that helps to understand a failure.
+    pub async fn describe(&self) -> String {
+        report::describe(&self.kube, &self.plane.logs()).await
+    }
+
+    /// Ends everything and removes its files: all went well.
+    pub fn finish(self) {
+        let Self { plane, dir, agents, extenders, s3, .. } = self;
+        drop((agents, extenders, s3, plane));
+        dir.remove();
+    }
+
+    /// Ends everything and leaves its files.
+    fn abandon(self) {
+        eprintln!("logs and state of the failed run are left in {}", self.dir.path().display());
+    }
+}
+
+/// Waits until the API server applies the admission policy, which it learns of a moment after the policy is made.
+async fn wait_for_policy(kube: &Kube) -> Result<()> {
+    let trial = || {
+        serde_json::from_value::<Pod>(json!({
+            "metadata": {"name": "policy-trial", "annotations": {"hearth.dev/datasets": "trial"}},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        }))
+    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the admission policy to mark pods with datasets", PATIENCE, async || {
+        let seen = kube.api::<Pod>("default").create(&dry_run, &trial()?).await?;
+        let text = serde_json::to_string(&seen.spec)?;
+        ensure!(text.contains("hearth.dev/dataset"), "a pod with a dataset got no resource");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs one end-to-end test on a cluster of its own; when it fails, prints what happened in the cluster.
+///
+/// # Errors
+/// Those of the test.
+pub fn e2e(options: &ClusterOptions, test: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // libtest names a test's thread after the test.
+    let name = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    let mut cluster = runtime.block_on(Cluster::start(&name, options))?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            tokio::time::timeout(TEST_LIMIT, test(&mut cluster))
+                .await
+                .map_err(|_| anyhow!("the test did not end within {TEST_LIMIT:?}"))?
+        })
+    }));
+    if matches!(outcome, Ok(Ok(()))) {
+        runtime.block_on(async { cluster.finish() });
+    } else {
+        eprintln!("{}", runtime.block_on(cluster.describe()));
+        runtime.block_on(async { cluster.abandon() });
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}

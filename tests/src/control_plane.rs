@@ -1,0 +1,212 @@
+//! A real etcd, kube-apiserver, kube-scheduler and kube-controller-manager, started in about four seconds.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::binaries;
+use crate::kube_access::{Kube, install_crypto};
+use crate::pki::Pki;
+use crate::ports;
+use crate::process::{Process, Program};
+use crate::wait::eventually;
+
+/// A start that takes longer than this on any machine is a hang.
+const START: Duration = Duration::from_secs(60);
+
+/// The running control plane. Dropping it ends every program.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// Certificates and kubeconfigs.
+    pub pki: Pki,
+    /// Access as cluster admin.
+    pub admin: Kube,
+    /// `https://127.0.0.1:PORT`.
+    pub server: String,
+    dir: PathBuf,
+    // In the order in which they are to be dropped: an API server without its etcd ignores SIGTERM.
+    scheduler: Option<Process>,
+    controller_manager: Process,
+    api_server: Process,
+    _etcd: Process,
+}
+
+impl ControlPlane {
+    /// Starts etcd, the API server and the controller manager with their files and logs in `dir`.
+    ///
+    /// # Errors
+    /// When a program cannot be started or is not ready in time.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        install_crypto();
+        let logs = dir.join("logs");
+        std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let pki = Pki::create(&dir.join("pki"))?;
+
+        let etcd_url = format!("http://127.0.0.1:{}", ports::free()?);
+        let peer_url = format!("http://127.0.0.1:{}", ports::free()?);
+        let mut etcd = Program::new("etcd", binaries::kubernetes("etcd")?, &logs)
+            .flag("data-dir", dir.join("etcd"))
+            .flag("listen-client-urls", &etcd_url)
+            .flag("advertise-client-urls", &etcd_url)
+            .flag("listen-peer-urls", &peer_url)
+            .flag("initial-advertise-peer-urls", &peer_url)
+            .flag("initial-cluster", format!("default={peer_url}"))
+            .flag("log-level", "warn")
+            // The data need not survive a power cut.
+            .arg("--unsafe-no-fsync")
+            .start()?;
+        let http = http_client(pki.ca())?;
+        healthy(&mut etcd, &http, &format!("{etcd_url}/health")).await?;
+
+        let port = ports::free()?;
+        let server = format!("https://127.0.0.1:{port}");
+        let mut api_server = api_server(&pki, &logs, dir, &etcd_url, port)?.start()?;
+        healthy(&mut api_server, &http, &format!("{server}/readyz")).await?;
+
+        let admin = Kube::connect(&pki.kubeconfig(&server, "admin", Some("system:masters"))?).await?;
+        let mut controller_manager = controller_manager(&pki, &logs, &server)?;
+        let health = controller_manager.1;
+        healthy(&mut controller_manager.0, &http, &health).await?;
+        Ok(Self {
+            pki,
+            admin,
+            server,
+            dir: dir.to_owned(),
+            scheduler: None,
+            controller_manager: controller_manager.0,
+            api_server,
+            _etcd: etcd,
+        })
+    }
+
+    /// Starts kube-scheduler with the shipped `config`, in which only the kubeconfig's path is replaced.
+    ///
+    /// # Errors
+    /// When the file is not a scheduler configuration, or the scheduler is not ready in time.
+    pub async fn start_scheduler(&mut self, config: Option<&Path>) -> Result<()> {
+        let kubeconfig = self.pki.kubeconfig(&self.server, "system:kube-scheduler", None)?;
+        let port = ports::free()?;
+        let mut program =
+            Program::new("kube-scheduler", binaries::kubernetes("kube-scheduler")?, &self.logs())
+                .flag("bind-address", "127.0.0.1")
+                .flag("secure-port", port.to_string())
+                .flag("tls-cert-file", &self.pki.server.cert)
+                .flag("tls-private-key-file", &self.pki.server.key)
+                .flag("v", "2");
+        program = match config {
+            Some(config) => program.flag("config", self.with_kubeconfig(config, &kubeconfig)?),
+            None => program.flag("kubeconfig", &kubeconfig).flag("leader-elect", "false"),
+        };
+        // The old one's port of the extender's calls and its lease go first.
+        self.scheduler = None;
+        let mut scheduler = program.start()?;
+        let http = http_client(self.pki.ca())?;
+        healthy(&mut scheduler, &http, &format!("https://127.0.0.1:{port}/readyz")).await?;
+        self.scheduler = Some(scheduler);
+        Ok(())
+    }
+
+    /// Stops the API server's and its companions' processes, waits until they are gone.
+    pub fn stop(&mut self) {
+        self.scheduler = None;
+        self.controller_manager.kill();
+        self.api_server.kill();
+    }
+
+    /// The folder of the logs, one `NAME.log` a program.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
+    fn with_kubeconfig(&self, config: &Path, kubeconfig: &Path) -> Result<PathBuf> {
+        let text =
+            std::fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
+        let mut value: serde_yaml_ng::Value =
+            serde_yaml_ng::from_str(&text).with_context(|| format!("{} is not YAML", config.display()))?;
+        if value["kind"] != "KubeSchedulerConfiguration" {
+            bail!("{} is not a KubeSchedulerConfiguration", config.display());
+        }
+        value["clientConnection"]["kubeconfig"] = kubeconfig.to_string_lossy().into_owned().into();
+        let path = self.dir.join("scheduler.yaml");
+        std::fs::write(&path, serde_yaml_ng::to_string(&value)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+fn api_server(pki: &Pki, logs: &Path, dir: &Path, etcd: &str, port: u16) -> Result<Program> {
+    let issuer = "https://kubernetes.default.svc.cluster.local";
+    Ok(Program::new("kube-apiserver", binaries::kubernetes("kube-apiserver")?, logs)
+        .flag("etcd-servers", etcd)
+        .flag("bind-address", Ipv4Addr::LOCALHOST.to_string())
+        .flag("advertise-address", Ipv4Addr::LOCALHOST.to_string())
+        .flag("secure-port", port.to_string())
+        .flag("cert-dir", dir.join("certs"))
+        .flag("tls-cert-file", &pki.server.cert)
+        .flag("tls-private-key-file", &pki.server.key)
+        .flag("client-ca-file", pki.ca())
+        .flag("service-account-issuer", issuer)
+        .flag("service-account-key-file", &pki.service_account_public)
+        .flag("service-account-signing-key-file", &pki.service_account_key)
+        .flag("service-cluster-ip-range", "10.96.0.0/16")
+        .flag("authorization-mode", "Node,RBAC")
+        .flag("enable-admission-plugins", "NodeRestriction")
+        .flag("allow-privileged", "true")
+        // The endpoints of the `kubernetes` service may not be loopback; nothing here goes through them.
+        .flag("endpoint-reconciler-type", "none")
+        .flag("profiling", "false"))
+}
+
+fn controller_manager(pki: &Pki, logs: &Path, server: &str) -> Result<(Process, String)> {
+    let port = ports::free()?;
+    let process =
+        Program::new("kube-controller-manager", binaries::kubernetes("kube-controller-manager")?, logs)
+            .flag("kubeconfig", pki.kubeconfig(server, "system:kube-controller-manager", None)?)
+            .flag("bind-address", "127.0.0.1")
+            .flag("secure-port", port.to_string())
+            .flag("tls-cert-file", &pki.server.cert)
+            .flag("tls-private-key-file", &pki.server.key)
+            .flag("leader-elect", "false")
+            .flag("use-service-account-credentials", "true")
+            .flag("root-ca-file", pki.ca())
+            .flag("service-account-private-key-file", &pki.service_account_key)
+            .flag("kube-api-qps", "200")
+            .flag("kube-api-burst", "400")
+            // Simulated nodes have no kubelet that renews their leases: this one would call them unreachable.
+            .flag("controllers", "*,-node-lifecycle-controller")
+            .start()?;
+    Ok((process, format!("https://127.0.0.1:{port}/healthz")))
+}
+
+/// A client that trusts the cluster's authority.
+fn http_client(ca: &Path) -> Result<reqwest::Client> {
+    let pem = std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?;
+    Ok(reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&pem)?])
+        .timeout(Duration::from_secs(2))
+        .no_proxy()
+        .build()?)
+}
+
+/// Waits until `url` answers 200, giving up at once when the program has ended.
+pub(crate) async fn healthy(process: &mut Process, http: &reqwest::Client, url: &str) -> Result<()> {
+    let what = format!("{} to answer {url}", process.name());
+    let mut ended = None;
+    eventually(&what, START, async || {
+        if let Err(e) = process.check_running() {
+            ended = Some(e);
+            return Ok(());
+        }
+        let answer = http.get(url).send().await?;
+        if !answer.status().is_success() {
+            bail!("{} {}", answer.status(), answer.text().await.unwrap_or_default());
+        }
+        Ok(())
+    })
+    .await
+    .with_context(|| format!("the log says:\n{}", process.log_tail(20)))?;
+    ended.map_or(Ok(()), Err)
+}

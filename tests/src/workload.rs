@@ -1,0 +1,169 @@
+//! Plays kubelet for Hearth's own pods: takes a pod that the shipped manifests made and runs its program as a process
+//! with that pod's tokens, so that it may do exactly what `manifests/` grants.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use serde_json::Value;
+
+use crate::control_plane::{ControlPlane, healthy};
+use crate::kube_access::{Kube, PATIENCE};
+use crate::ports;
+use crate::process::{Process, Program};
+use crate::programs;
+use crate::wait::eventually;
+
+/// The namespace of the install.
+pub const NAMESPACE: &str = "hearth-system";
+
+/// One of Hearth's programs, which can be stopped, killed and started again.
+#[derive(Debug)]
+pub struct Workload {
+    /// The pod whose identity it has.
+    pub pod: Pod,
+    /// Address of its health, readiness and metrics.
+    pub admin: String,
+    /// What identifies it to the API server.
+    pub kubeconfig: PathBuf,
+    program: Program,
+    process: Option<Process>,
+    http: reqwest::Client,
+}
+
+/// What a workload's configuration is made from.
+pub(crate) struct Place<'a> {
+    /// Kubeconfig with the pod's token.
+    pub(crate) kubeconfig: &'a Path,
+    /// Folder of its own.
+    pub(crate) dir: &'a Path,
+    /// `127.0.0.1:PORT` for health, readiness and metrics.
+    pub(crate) admin: &'a str,
+    /// The pod itself.
+    pub(crate) pod: &'a Pod,
+}
+
+impl Workload {
+    /// Prepares the program `binary` as the workload `name` in `pod`, with the configuration that `configure` makes.
+    pub(crate) async fn prepare(
+        plane: &ControlPlane,
+        dir: &Path,
+        name: &str,
+        binary: &str,
+        pod: Pod,
+        configure: impl AsyncFnOnce(Place<'_>) -> Result<Value>,
+    ) -> Result<Self> {
+        let dir = dir.join(name);
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let token = dir.join("token");
+        std::fs::write(&token, plane.admin.pod_token(&pod, None).await?)?;
+        let kubeconfig = plane.pki.kubeconfig_with_token(&plane.server, name, &token)?;
+        let admin = format!("127.0.0.1:{}", ports::free()?);
+        let place = Place { kubeconfig: &kubeconfig, dir: &dir, admin: &admin, pod: &pod };
+        let config = configure(place).await?;
+        let file = dir.join("config.yaml");
+        std::fs::write(&file, serde_yaml_ng::to_string(&config)?)?;
+        let program = Program::new(name, programs::hearth(binary)?, &plane.logs()).flag("config", &file);
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+        Ok(Self { pod, admin: format!("http://{admin}"), kubeconfig, program, process: None, http })
+    }
+
+    /// Starts it and waits until it answers at all; see [`Self::ready`] for more.
+    ///
+    /// # Errors
+    /// When it runs already or ends at once.
+    pub async fn start(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs already", self.pod.name_any());
+        let mut process = self.program.start()?;
+        healthy(&mut process, &self.http, &format!("{}/healthz", self.admin)).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn ready(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("it does not run")?;
+        healthy(process, &self.http, &format!("{}/readyz", self.admin)).await
+    }
+
+    /// Ends it as a power cut or the OOM killer does.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not stop within ten seconds or says that it failed.
+    pub async fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            let status = process.stop(Duration::from_secs(10)).await?;
+            ensure!(status.success(), "{} ended with {status}: {}", process.name(), process.log_tail(20));
+        }
+        Ok(())
+    }
+
+    /// Its process id, for what a test wants to measure.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// The sum of all samples of a metric whose line contains every one of `labels`; none when there is no such sample.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<Option<f64>> {
+        let text =
+            self.http.get(format!("{}/metrics", self.admin)).send().await?.error_for_status()?.text().await?;
+        let mut sum = None;
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            if series.split('{').next() == Some(name) && labels.iter().all(|l| series.contains(l)) {
+                *sum.get_or_insert(0.0) +=
+                    value.parse::<f64>().with_context(|| format!("metric line {line:?}"))?;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// Waits until `count` pods of a ServiceAccount of the install have been put on nodes; ordered by node.
+pub(crate) async fn pods_of(kube: &Kube, account: &str, count: usize) -> Result<Vec<Pod>> {
+    let pods = kube.api::<Pod>(NAMESPACE);
+    eventually(&format!("{count} pods of ServiceAccount {account} on nodes"), PATIENCE, async || {
+        let mut found = pods.list(&ListParams::default()).await?.items;
+        found.retain(|p| p.spec.as_ref().and_then(|s| s.service_account_name.as_deref()) == Some(account));
+        let all = found.len();
+        found.retain(|p| node_of(p).is_some());
+        if found.len() < count {
+            bail!("{} on nodes, {all} in all", found.len());
+        }
+        found.sort_by_key(|p| (node_of(p).map(str::to_owned), p.name_any()));
+        Ok(found)
+    })
+    .await
+}
+
+/// The node that a pod was put on.
+pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// Lays `over` onto `base`, map by map, so that a test changes single settings.
+pub(crate) fn overlay(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                overlay(base.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
