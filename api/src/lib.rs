@@ -1,1 +1,24 @@
 //! Hearth's custom resources as Rust types.
+//!
+//! The CustomResourceDefinitions in `manifests/crds/` are generated from them:
+//! `cargo run -p hearth-api --bin generate-crds`.
+
+// kube's and schemars' derives repeat the items' visibility where it cannot be reached.
+#![allow(unreachable_pub)]
+
+mod conditions;
+pub mod crds;
+mod dataset;
+mod validation;
+mod warmup;
+
+pub use conditions::{ConditionStatus, set_condition};
+pub use dataset::{
+    Addressing, CacheSpec, Dataset, DatasetSpec, DatasetStatus, FilesSpec, Origin, OriginOptions,
+    SecretReference, ShareWith, SkippedKeys, VersionStatus, WarmStatus,
+};
+pub use validation::InvalidSpec;
+pub use warmup::{NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus};
+
+/// API group of all resources.
+pub const GROUP: &str = "hearth.dev";

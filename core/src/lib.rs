@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod object;
 pub mod placement;
 pub mod pod;
+pub mod quantity;
 pub mod score;
 pub mod selection;
 pub mod wire;

@@ -1,0 +1,13 @@
+//! Writes the CustomResourceDefinitions into `manifests/crds/`.
+
+use hearth_api::crds;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = crds::folder();
+    std::fs::create_dir_all(&folder)?;
+    for (name, content) in crds::files()? {
+        std::fs::write(folder.join(name), content)?;
+        println!("wrote manifests/crds/{name}");
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! `Dataset`: a named set of objects from an origin.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A named set of objects from an origin, cached on nodes and read by pods.
+#[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "hearth.dev",
+    version = "v1alpha1",
+    kind = "Dataset",
+    plural = "datasets",
+    shortname = "hds",
+    category = "hearth",
+    namespaced,
+    status = "DatasetStatus",
+    printcolumn(name = "Files", type_ = "integer", json_path = ".status.version.files"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.version.size"),
+    printcolumn(name = "Warm nodes", type_ = "integer", json_path = ".status.warm.nodes"),
+    printcolumn(name = "Warmest", type_ = "string", json_path = ".status.warm.most"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version.manifest", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    // The name becomes part of a claim's name and of labels.
+    validation = Rule::new("size(self.metadata.name) <= 200").message("metadata.name may have at most 200 characters")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetSpec {
+    /// Where the objects live. Exactly one origin in this release; several come later.
+    #[schemars(length(min = 1, max = 1))]
+    pub origins: Vec<Origin>,
+
+    /// Which of the origin's objects belong to the dataset; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesSpec>,
+
+    /// How often the origin is listed again: a duration such as 30s, 10m or 24h,
+    /// at least 10s, or Never. A changed listing makes a new version for pods that
+    /// start afterwards.
+    #[serde(default = "ten_minutes")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self == 'Never' || (self.matches('^([0-9]+(s|m|h))+$') && duration(self) >= duration('10s'))").message("refresh must be Never or a duration of at least 10s, such as 10m"))]
+    pub refresh: String,
+
+    /// Where and how much of it is cached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheSpec>,
+
+    /// Who may use it besides its own namespace; nobody when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_with: Option<ShareWith>,
+}
+
+/// One place that objects come from.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.secretRef)").message("secretRef is for s3:// origins; a file:// origin takes none"),
+    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.options)").message("options are for s3:// origins; a file:// origin takes none")
+)]
+pub struct Origin {
+    /// s3://BUCKET/PREFIX for S3 and compatible stores, or file:///PATH for a
+    /// directory that every node has, such as an NFS or Lustre mount.
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX] or file:///PATH; other schemes are not supported yet"))]
+    pub uri: String,
+
+    /// Where its files stand in the dataset's tree.
+    #[serde(default = "root")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains('//') && !('..' in self.split('/')) && !('.' in self.split('/'))").message("path must begin with / and have no //, . or .. in it"))]
+    pub path: String,
+
+    /// A Secret in the Dataset's namespace with the keys AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN. Agents may read it only
+    /// when a RoleBinding in that namespace grants them the ClusterRole
+    /// hearth-secret-reader. Without it the platform's identity is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+
+    /// How the store is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<OriginOptions>,
+}
+
+/// New data is seen without anybody asking, at one LIST of the origin each time.
+fn ten_minutes() -> String {
+    "10m".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+/// Names a Secret in the Dataset's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct SecretReference {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// How an S3-compatible store is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginOptions {
+    /// Base URL of the store, such as https://minio.example:9000; AWS when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#]+/?$')").message("endpoint must be http(s)://HOST[:PORT]"))]
+    pub endpoint: Option<String>,
+
+    /// Region that requests are signed for; us-east-1 when absent, which most
+    /// compatible stores accept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub region: Option<String>,
+
+    /// Whether the bucket stands in the path (Path) or in the host name (VirtualHosted).
+    /// When absent: Path with an endpoint, VirtualHosted without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addressing: Option<Addressing>,
+}
+
+/// Where the bucket stands in a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Addressing {
+    /// `https://host/bucket/key`.
+    Path,
+    /// `https://bucket.host/key`.
+    VirtualHosted,
+}
+
+/// Which objects belong to a dataset, by globs on their paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesSpec {
+    /// Globs of which a path must match one; all paths when empty. `*` stays within
+    /// a segment, `**` spans segments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
+    pub include: Vec<String>,
+
+    /// Globs of which a path must match none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
+    pub exclude: Vec<String>,
+}
+
+/// Where and how much of a dataset is cached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheSpec {
+    /// Most bytes of this dataset on any one node, such as 500Gi; no limit of its own
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("quota must be a positive quantity of bytes, such as 500Gi"))]
+    pub quota: Option<String>,
+
+    /// Labels that a node must have for warm-ups to cache the dataset there; every
+    /// node when empty. Pods still read it wherever they run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// Who may use a dataset besides its own namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ShareWith {
+    /// Names of namespaces.
+    #[serde(default)]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    pub namespaces: Vec<String>,
+}
+
+/// What is known of a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatasetStatus {
+    /// The generation of the spec that the version was listed by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The current version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<VersionStatus>,
+
+    /// Keys of the origin that cannot be files of a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<SkippedKeys>,
+
+    /// How warm the current version is in the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<WarmStatus>,
+
+    /// Listed: the origin was listed. Ready: pods can be placed by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One version of a dataset.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionStatus {
+    /// Name of the manifest: the hash of its content.
+    pub manifest: String,
+    /// Files.
+    pub files: i64,
+    /// Bytes of all files.
+    pub bytes: i64,
+    /// Bytes of all files, for people.
+    pub size: String,
+    /// Blocks of all files.
+    pub blocks: i64,
+    /// When the origin was listed and this version found.
+    pub listed_at: Time,
+}
+
+/// Keys that cannot be files of a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedKeys {
+    /// How many.
+    pub count: i64,
+    /// One of them.
+    pub example: String,
+    /// Why it was skipped.
+    pub reason: String,
+}
+
+/// How warm a dataset is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmStatus {
+    /// Nodes that hold all of it.
+    pub nodes: i64,
+    /// Nodes that hold some of it, the former included.
+    pub partly: i64,
+    /// How much the warmest node holds, such as 83%.
+    pub most: String,
+}

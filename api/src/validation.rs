@@ -1,0 +1,97 @@
+//! What the API server's rules cannot say about a spec.
+
+use crate::{Dataset, Warmup};
+use hearth_core::quantity;
+use hearth_core::selection::{FileFilter, GlobError, Selection};
+use std::time::Duration;
+
+/// What is wrong with a spec, as one sentence that names the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    /// A glob of a Dataset.
+    #[error("spec.files: {0}")]
+    Files(GlobError),
+    /// A glob of a Warmup.
+    #[error("spec.paths: {0}")]
+    Paths(GlobError),
+    /// Anything else.
+    #[error("{0}")]
+    Field(String),
+}
+
+impl Dataset {
+    /// Which of the origin's files belong to the dataset.
+    pub fn file_filter(&self) -> Result<FileFilter, InvalidSpec> {
+        let (include, exclude) = match &self.spec.files {
+            Some(files) => (files.include.as_slice(), files.exclude.as_slice()),
+            None => Default::default(),
+        };
+        FileFilter::new(include, exclude).map_err(InvalidSpec::Files)
+    }
+
+    /// How often the origin is listed again; `None` for Never.
+    pub fn refresh_interval(&self) -> Result<Option<Duration>, InvalidSpec> {
+        const SHORTEST: Duration = Duration::from_secs(10);
+        let text = self.spec.refresh.as_str();
+        if text == "Never" {
+            return Ok(None);
+        }
+        match humantime::parse_duration(text) {
+            Ok(interval) if interval >= SHORTEST => Ok(Some(interval)),
+            _ => Err(InvalidSpec::Field(format!(
+                "spec.refresh is \"{text}\", and Never or a duration of at least 10s is allowed"
+            ))),
+        }
+    }
+
+    /// Most bytes of it on any one node.
+    pub fn quota_bytes(&self) -> Result<Option<u64>, InvalidSpec> {
+        let Some(text) = self.spec.cache.as_ref().and_then(|cache| cache.quota.as_deref()) else {
+            return Ok(None);
+        };
+        quantity::bytes(text).map(Some).ok_or_else(|| {
+            InvalidSpec::Field(format!(
+                "spec.cache.quota is \"{text}\", and a positive quantity such as 500Gi is allowed"
+            ))
+        })
+    }
+}
+
+impl Warmup {
+    /// Which files of the dataset it asks for.
+    pub fn selection(&self) -> Result<Selection, InvalidSpec> {
+        Selection::new(self.spec.paths.iter().cloned()).map_err(InvalidSpec::Paths)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DatasetSpec;
+
+    fn dataset(spec: serde_json::Value) -> Dataset {
+        Dataset::new("d", serde_json::from_value::<DatasetSpec>(spec).unwrap())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_schema() {
+        let dataset = dataset(serde_json::json!({"origins": [{"uri": "s3://bucket"}]}));
+        assert_eq!(dataset.refresh_interval(), Ok(Some(Duration::from_secs(600))));
+        assert_eq!(dataset.spec.origins[0].path, "/");
+        assert_eq!(dataset.quota_bytes(), Ok(None));
+        assert!(dataset.file_filter().unwrap().takes("anything"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_one_sentence_that_names_the_field() {
+        let dataset = dataset(serde_json::json!({"origins": [{"uri": "s3://bucket"}], "refresh": "1s",
+            "files": {"include": ["{a"]}, "cache": {"quota": "much"}}));
+        for (error, field) in [
+            (dataset.file_filter().unwrap_err(), "spec.files"),
+            (dataset.refresh_interval().unwrap_err(), "spec.refresh"),
+            (dataset.quota_bytes().unwrap_err(), "spec.cache.quota"),
+        ] {
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `Warmup`: an order to cache part of a dataset ahead of use.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An order to cache part of a dataset on some nodes ahead of use, and to keep it
+/// there as long as the Warmup exists.
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[kube(
+    group = "hearth.dev",
+    version = "v1alpha1",
+    kind = "Warmup",
+    plural = "warmups",
+    shortname = "hwu",
+    category = "hearth",
+    namespaced,
+    status = "WarmupStatus",
+    printcolumn(name = "Dataset", type_ = "string", json_path = ".spec.dataset.name"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary"),
+    printcolumn(name = "Done", type_ = "string", json_path = ".status.percent"),
+    printcolumn(name = "Rate", type_ = "string", json_path = ".status.rate"),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.eta"),
+    printcolumn(
+        name = "Complete",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Complete\")].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Complete\")].message",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.dataset == oldSelf.dataset && self.paths == oldSelf.paths").message("dataset and paths cannot be changed: make another Warmup"))]
+pub struct WarmupSpec {
+    /// What to cache.
+    pub dataset: WarmupDataset,
+
+    /// Globs of the files to cache; all files when empty.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
+    pub paths: Vec<String>,
+
+    /// Where to cache it; on every node when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<WarmupNodes>,
+
+    /// Higher goes first, from -1000 to 1000. What running pods read goes before any Warmup.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+}
+
+/// Names a Dataset in the Warmup's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct WarmupDataset {
+    /// Name of the Dataset.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Which nodes get warm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmupNodes {
+    /// Labels that they must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// How many of them; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub replicas: Option<i32>,
+}
+
+/// How far a warm-up is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmupStatus {
+    /// The generation of the spec that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Nodes wanted and done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeCounts>,
+
+    /// Bytes that the nodes hold of what is asked for, added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_done: Option<i64>,
+
+    /// Bytes that they will hold in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<i64>,
+
+    /// Files that they hold wholly, added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_done: Option<i64>,
+
+    /// Files that they will hold in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_total: Option<i64>,
+
+    /// Percent of the bytes, such as 83%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<String>,
+
+    /// Bytes per second of late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<i64>,
+
+    /// The same for people, such as 120 MB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+
+    /// About how long it will take at this rate, such as 3 min.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<String>,
+
+    /// When the first block of it was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+
+    /// When all nodes first held all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+
+    /// Complete: all wanted nodes hold all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Nodes wanted and done.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCounts {
+    /// Nodes that are to get warm.
+    pub wanted: i64,
+    /// Of those, nodes that hold all of it.
+    pub done: i64,
+    /// Both, such as 2/3.
+    pub summary: String,
+}
