@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions as they stand in `manifests/crds/`.
+//! The CustomResourceDefinitions as they stand in `manifests/base/crds/`.
 
 use crate::{Dataset, Warmup};
 use kube::CustomResourceExt;
@@ -13,7 +13,7 @@ pub fn files() -> Result<Vec<(&'static str, String)>, serde_yaml_ng::Error> {
 
 /// The folder that the generated definitions stand in.
 pub fn folder() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds")
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/base/crds")
 }
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ mod tests {
             let found = std::fs::read_to_string(super::folder().join(name)).unwrap_or_default();
             assert!(
                 found == expected,
-                "manifests/crds/{name} is stale: run `cargo run -p hearth-api --bin generate-crds`"
+                "manifests/base/crds/{name} is stale: run `cargo run -p hearth-api --bin generate-crds`"
             );
         }
     }

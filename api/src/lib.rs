@@ -1,6 +1,6 @@
 //! Hearth's custom resources as Rust types.
 //!
-//! The CustomResourceDefinitions in `manifests/crds/` are generated from them:
+//! The CustomResourceDefinitions in `manifests/base/crds/` are generated from them:
 //! `cargo run -p hearth-api --bin generate-crds`.
 
 // kube's and schemars' derives repeat the items' visibility where it cannot be reached.

@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions into `manifests/crds/`.
+//! Writes the CustomResourceDefinitions into `manifests/base/crds/`.
 
 use hearth_api::crds;
 
@@ -7,7 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(&folder)?;
     for (name, content) in crds::files()? {
         std::fs::write(folder.join(name), content)?;
-        println!("wrote manifests/crds/{name}");
+        println!("wrote manifests/base/crds/{name}");
     }
     Ok(())
 }

@@ -155,11 +155,6 @@ impl ClusterIndex {
         }
     }
 
-    /// UIDs of the Warmups that are known, for a watch that starts anew.
-    pub fn warmup_uids(&self) -> impl Iterator<Item = &str> {
-        self.warmups.keys().map(String::as_str)
-    }
-
     /// Chooses nodes for every Warmup by rendezvous hashing over the nodes that
     /// its own selector and its dataset's allow: every replica chooses alike.
     pub(super) fn rechoose_warmups(&mut self) {

@@ -120,6 +120,11 @@ impl ClusterIndex {
         self.nodes.by_name(name)?.facts.as_ref()
     }
 
+    /// All nodes that are known, with what the API server says of them.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, Option<&NodeFacts>)> {
+        self.nodes.iter().map(|(_, node)| (&*node.name, node.facts.as_ref()))
+    }
+
     /// Gives the manifest of a hash that [`Self::missing_manifests`] names.
     pub fn add_manifest(&mut self, hash: ManifestHash, manifest: Arc<Manifest>) {
         let Some(version) = self.versions.get_mut(&hash) else { return };
@@ -191,11 +196,6 @@ impl ClusterIndex {
             }
         }
         self.nodes.invalidate_orders(&pod.node);
-    }
-
-    /// UIDs of the pods that are bound, for a watch that starts anew.
-    pub fn bound_pods(&self) -> impl Iterator<Item = &str> {
-        self.pods.keys().map(String::as_str)
     }
 
     /// Nodes whose agent has reported within the silence limit.

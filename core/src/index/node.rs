@@ -34,10 +34,28 @@ pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) facts: Option<NodeFacts>,
     pub(super) session: Option<Session>,
-    /// Versions that it reports, with the dataset that it knows each from.
-    pub(super) reported: HashMap<ManifestHash, String>,
+    /// Versions that it reports.
+    pub(super) reported: HashMap<ManifestHash, Reported>,
     /// What it was last told, until something changes that.
-    pub(super) orders: Option<(Arc<Orders>, u64)>,
+    pub(super) orders: Option<CachedOrders>,
+}
+
+/// A version that a node reports.
+#[derive(Clone)]
+pub(super) struct Reported {
+    /// The dataset that it knows the version from.
+    pub(super) dataset: String,
+    /// When it first said so.
+    pub(super) since: Millis,
+}
+
+/// Orders with their digest.
+#[derive(Clone)]
+pub(super) struct CachedOrders {
+    pub(super) orders: Arc<Orders>,
+    pub(super) digest: u64,
+    /// When time alone makes others of them.
+    pub(super) until: Option<Millis>,
 }
 
 impl Node {

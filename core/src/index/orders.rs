@@ -2,28 +2,39 @@
 //! versions, forget what nobody names.
 
 use super::datasets::Dataset;
-use super::{ClusterIndex, DatasetName};
+use super::node::CachedOrders;
+use super::{ClusterIndex, DatasetName, Millis};
 use crate::manifest::ManifestHash;
 use crate::selection::Selection;
 use crate::wire::report::{Adoption, Orders, POD_PRIORITY, Want};
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// A version that a node has reported for less than this, milliseconds, is never retired.
+const RETIRE_AFTER: u64 = 60_000;
+
 impl ClusterIndex {
     /// The orders of `node` with their digest.
-    pub fn orders(&mut self, node: &str) -> (Arc<Orders>, u64) {
-        let Some(id) = self.nodes.id(node) else { return with_digest(Orders::default()) };
-        if let Some(cached) = self.nodes.get(id).and_then(|node| node.orders.clone()) {
-            return cached;
+    pub fn orders(&mut self, now: Millis, node: &str) -> (Arc<Orders>, u64) {
+        let Some(id) = self.nodes.id(node) else {
+            let none = Orders::default();
+            let digest = none.digest();
+            return (Arc::new(none), digest);
+        };
+        let cached = self.nodes.get(id).and_then(|node| node.orders.as_ref());
+        if let Some(cached) = cached.filter(|cached| cached.until.is_none_or(|until| now < until)) {
+            return (cached.orders.clone(), cached.digest);
         }
-        let orders = with_digest(self.make_orders(node));
+        let (orders, until) = self.make_orders(now, node);
+        let digest = orders.digest();
+        let orders = Arc::new(orders);
         if let Some(node) = self.nodes.get_mut(id) {
-            node.orders = Some(orders.clone());
+            node.orders = Some(CachedOrders { orders: orders.clone(), digest, until });
         }
-        orders
+        (orders, digest)
     }
 
-    fn make_orders(&self, node: &str) -> Orders {
+    fn make_orders(&self, now: Millis, node: &str) -> (Orders, Option<Millis>) {
         // The same part for a pod and a warm-up is one want, of the higher priority.
         let mut wants: HashMap<(DatasetName, Vec<String>), Want> = HashMap::new();
         let mut add = |name: DatasetName, dataset: &Dataset, selection: &Selection, priority: i32| {
@@ -62,27 +73,33 @@ impl ClusterIndex {
                 &b.globs,
             ))
         });
-        let (adopt, retire) = self.successions(node);
-        Orders { wants, adopt, retire }
+        let mut orders = Orders { wants, ..Orders::default() };
+        let until = self.add_successions(now, node, &mut orders);
+        (orders, until)
     }
 
-    /// Versions that `node` should know besides, and those that it may forget.
-    fn successions(&self, node: &str) -> (Vec<Adoption>, Vec<ManifestHash>) {
-        let (mut adopt, mut retire) = (Vec::new(), Vec::new());
-        let Some(node) = self.nodes.by_name(node) else { return (adopt, retire) };
-        if !self.datasets_synced {
-            return (adopt, retire);
-        }
+    /// Adds the versions that `node` should know besides, and those that it may
+    /// forget; when time alone adds more of the latter.
+    fn add_successions(&self, now: Millis, node: &str, orders: &mut Orders) -> Option<Millis> {
+        let node = self.nodes.by_name(node).filter(|_| self.datasets_synced)?;
+        let (adopt, retire) = (&mut orders.adopt, &mut orders.retire);
+        let mut until: Option<Millis> = None;
         let current: HashSet<ManifestHash> =
             self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect();
-        for (hash, dataset) in node.reported.iter().filter(|(hash, _)| !current.contains(*hash)) {
-            let newer = DatasetName::parse(dataset)
+        for (hash, reported) in node.reported.iter().filter(|(hash, _)| !current.contains(*hash)) {
+            let newer = DatasetName::parse(&reported.dataset)
                 .and_then(|name| self.datasets.get(&name))
                 .and_then(|dataset| dataset.facts.manifest);
             match newer {
                 // Forgetting first would throw away what the newer one inherits.
                 Some(newer) if !node.reported.contains_key(&newer) => {
-                    adopt.push(Adoption { manifest: newer, dataset: dataset.clone() });
+                    adopt.push(Adoption { manifest: newer, dataset: reported.dataset.clone() });
+                }
+                // The one who lists knows a version before its status names it, and
+                // before our watch has seen that.
+                _ if now.since(reported.since) < RETIRE_AFTER => {
+                    let then = Millis(reported.since.0 + RETIRE_AFTER);
+                    until = Some(until.map_or(then, |until| until.min(then)));
                 }
                 _ => retire.push(*hash),
             }
@@ -90,11 +107,6 @@ impl ClusterIndex {
         adopt.sort_by(|a, b| (&a.dataset, a.manifest).cmp(&(&b.dataset, b.manifest)));
         adopt.dedup();
         retire.sort_unstable();
-        (adopt, retire)
+        until
     }
-}
-
-fn with_digest(orders: Orders) -> (Arc<Orders>, u64) {
-    let digest = orders.digest();
-    (Arc::new(orders), digest)
 }

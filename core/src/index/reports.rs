@@ -1,6 +1,6 @@
 //! Applies agents' reports.
 
-use super::node::Session;
+use super::node::{Reported, Session};
 use super::{ClusterIndex, Millis};
 use crate::wire::report::{Change, Inventory, Report, Speaker, Verdict};
 
@@ -21,7 +21,11 @@ impl ClusterIndex {
                 node.session = Some(Session { speaker, sequence, heard: now, status });
                 node.orders = None;
                 let before = std::mem::take(&mut node.reported);
-                node.reported = holdings.iter().map(|h| (h.manifest, h.dataset.clone())).collect();
+                let reported = holdings.iter().map(|holding| {
+                    let since = before.get(&holding.manifest).map_or(now, |reported| reported.since);
+                    (holding.manifest, Reported { dataset: holding.dataset.clone(), since })
+                });
+                node.reported = reported.collect();
                 let gone: Vec<_> =
                     before.into_keys().filter(|hash| !node.reported.contains_key(hash)).collect();
                 let name = node.name.clone();
@@ -57,7 +61,7 @@ impl ClusterIndex {
                     session.status = status;
                 }
                 for change in changes {
-                    self.apply_change(&speaker, change);
+                    self.apply_change(now, &speaker, change);
                 }
             }
         }
@@ -65,14 +69,15 @@ impl ClusterIndex {
         Verdict::Applied
     }
 
-    fn apply_change(&mut self, speaker: &Speaker, change: Change) {
+    fn apply_change(&mut self, now: Millis, speaker: &Speaker, change: Change) {
         let Some(id) = self.nodes.id(&speaker.node) else { return };
         let Some(node) = self.nodes.get_mut(id) else { return };
         match change {
             Change::Blocks { manifest, dataset, added, removed } => {
-                if node.reported.insert(manifest, dataset).is_none() {
+                node.reported.entry(manifest).or_insert_with(|| {
                     node.orders = None;
-                }
+                    Reported { dataset, since: now }
+                });
                 self.versions.entry(manifest).or_default().change(id, added.0, removed.0);
             }
             Change::Forgotten(manifest) => {

@@ -1,0 +1,5 @@
+//! The servers: for kube-scheduler and people, and for agents.
+
+pub mod agents;
+pub mod explain;
+pub mod scheduler;

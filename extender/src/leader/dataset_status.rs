@@ -1,0 +1,105 @@
+//! How warm each dataset is, in its status.
+
+use super::{Duties, apply_status};
+use hearth_api::{ConditionStatus, Dataset, WarmStatus, set_condition};
+use hearth_core::index::{DatasetName, DatasetWarmth};
+use hearth_core::score;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Statuses are looked at so often: changes in between are written as one.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Our part of a Dataset's status; the one who lists writes the rest.
+#[derive(Debug, PartialEq, Serialize)]
+struct Part {
+    warm: Option<WarmStatus>,
+    conditions: Vec<Condition>,
+}
+
+impl Duties {
+    pub(super) async fn dataset_statuses(&self) {
+        loop {
+            for dataset in self.known.datasets() {
+                self.dataset_status(&dataset).await;
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn dataset_status(&self, dataset: &Dataset) {
+        let namespace = dataset.namespace().unwrap_or_default();
+        let name = DatasetName::new(&namespace, dataset.name_any());
+        let now = self.state.now().monotonic;
+        let warmth = self.state.read(|index| index.dataset_warmth(now, &name));
+        let Some(part) = changed(dataset, warmth.as_ref(), Timestamp::now()) else { return };
+        let api: Api<Dataset> = Api::namespaced(self.client.clone(), &namespace);
+        if let Err(why) = apply_status(&api, &name.name, &part).await {
+            tracing::warn!(dataset = %name, "its status was not written: {why}");
+        }
+    }
+}
+
+/// Our part of the status as it should be, when it is not so yet.
+fn changed(dataset: &Dataset, warmth: Option<&DatasetWarmth>, now: Timestamp) -> Option<Part> {
+    let before = dataset.status.clone().unwrap_or_default();
+    let warm = warmth.map(|warmth| WarmStatus {
+        nodes: i64::try_from(warmth.whole).unwrap_or(i64::MAX),
+        partly: i64::try_from(warmth.some).unwrap_or(i64::MAX),
+        most: format!("{}%", score::percent(warmth.most, warmth.bytes)),
+    });
+    let listed = before.conditions.iter().find(|condition| condition.type_ == "Listed");
+    let (status, reason, message) = match warmth {
+        None if before.version.is_none() => {
+            let why =
+                listed.map_or("waiting for an agent to list the origin", |condition| &condition.message);
+            (ConditionStatus::False, "NotListed", why.to_owned())
+        }
+        None => (
+            ConditionStatus::False,
+            "ManifestMissing",
+            "waiting for an agent to send the manifest".to_owned(),
+        ),
+        Some(warmth) => match warmth.troubles.as_slice() {
+            [] => (ConditionStatus::True, "Listed", "pods are placed by where its data is".to_owned()),
+            [(node, trouble), others @ ..] => {
+                let more =
+                    if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
+                (ConditionStatus::True, "FetchTrouble", format!("{node}: {}{more}", trouble.message))
+            }
+        },
+    };
+    let mut conditions: Vec<Condition> =
+        before.conditions.iter().filter(|condition| condition.type_ == "Ready").cloned().collect();
+    set_condition(&mut conditions, "Ready", status, reason, message, dataset.metadata.generation, now);
+    let same =
+        before.warm == warm && conditions.iter().all(|condition| before.conditions.contains(condition));
+    (!same).then_some(Part { warm, conditions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_api::{DatasetSpec, DatasetStatus};
+
+    #[test]
+    fn a_status_is_written_only_when_it_changes() {
+        let spec: DatasetSpec =
+            serde_json::from_value(serde_json::json!({"origins": [{"uri": "s3://bucket"}]})).unwrap();
+        let mut dataset = Dataset::new("d", spec);
+        let part = changed(&dataset, None, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            (part.conditions[0].status.as_str(), part.conditions[0].reason.as_str()),
+            ("False", "NotListed")
+        );
+        dataset.status = Some(DatasetStatus { conditions: part.conditions, ..DatasetStatus::default() });
+        assert_eq!(changed(&dataset, None, Timestamp::now()), None);
+        let warmth = DatasetWarmth { bytes: 100, whole: 1, some: 2, most: 100, troubles: Vec::new() };
+        let part = changed(&dataset, Some(&warmth), Timestamp::now()).unwrap();
+        assert_eq!(part.conditions[0].status, "True");
+        assert_eq!(part.warm.as_ref().map(|warm| (warm.nodes, warm.most.as_str())), Some((1, "100%")));
+    }
+}

@@ -1,0 +1,78 @@
+//! What only one replica does: it writes statuses and nudges kube-scheduler.
+
+mod dataset_status;
+mod nudge;
+mod warmup_status;
+
+use crate::state::State;
+use crate::watch::Known;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Who writes, in managedFields.
+const FIELD_MANAGER: &str = "hearth-extender";
+/// Longest time that one write may take.
+const WRITE: Duration = Duration::from_secs(5);
+
+/// The leader's duties and what they live by.
+pub struct Duties {
+    /// The API server.
+    pub client: kube::Client,
+    /// Namespace that Hearth is installed in.
+    pub namespace: String,
+    /// The shared state.
+    pub state: Arc<State>,
+    /// The objects whose status is written.
+    pub known: Arc<Known>,
+}
+
+impl Duties {
+    /// Does them whenever this replica leads, until `shutdown`.
+    pub async fn run(
+        self,
+        mut leads: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            if *leads.borrow_and_update() {
+                // Dropping them is safe at any point: each write stands for itself.
+                tokio::select! {
+                    () = self.nudge() => {}
+                    () = self.dataset_statuses() => {}
+                    () = self.warmup_statuses() => {}
+                    changed = leads.changed() => changed?,
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            } else {
+                tokio::select! {
+                    changed = leads.changed() => changed?,
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Applies a status with our field manager and gives a sentence when that fails.
+async fn apply_status<K>(api: &kube::Api<K>, name: &str, status: &impl Serialize) -> Result<(), String>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let object = serde_json::json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let params = kube::api::PatchParams::apply(FIELD_MANAGER).force();
+    let patch = kube::api::Patch::Apply(&object);
+    match tokio::time::timeout(WRITE, api.patch_status(name, &params, &patch)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,194 @@
+//! How far each warm-up is, in its status.
+//!
+//! Progress comes from what the nodes report to hold, so it survives restarts of
+//! everything; only the rate is measured anew.
+
+use super::{Duties, apply_status};
+use hearth_api::{ConditionStatus, NodeCounts, Warmup, WarmupStatus, set_condition};
+use hearth_core::explain;
+use hearth_core::index::WarmupProgress;
+use hearth_core::score;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Statuses are looked at so often.
+const EVERY: Duration = Duration::from_secs(1);
+/// The newest sample's share of the rate.
+const NEWEST: f64 = 0.3;
+
+/// How fast a warm-up has moved of late.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    at: Instant,
+    bytes_done: u64,
+    per_second: f64,
+}
+
+impl Pace {
+    fn next(before: Option<Self>, at: Instant, bytes_done: u64) -> Self {
+        let Some(before) = before else { return Self { at, bytes_done, per_second: 0.0 } };
+        let seconds = (at - before.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return before;
+        }
+        let sample = bytes_done.saturating_sub(before.bytes_done) as f64 / seconds;
+        let per_second = match before.per_second > 0.0 {
+            true => before.per_second * (1.0 - NEWEST) + sample * NEWEST,
+            false => sample,
+        };
+        Self { at, bytes_done, per_second }
+    }
+}
+
+impl Duties {
+    pub(super) async fn warmup_statuses(&self) {
+        let mut paces: HashMap<String, Pace> = HashMap::new();
+        loop {
+            let warmups = self.known.warmups();
+            let mut next = HashMap::with_capacity(warmups.len());
+            for warmup in warmups {
+                let uid = warmup.uid().unwrap_or_default();
+                let pace = self.warmup_status(&warmup, &uid, paces.get(&uid).copied()).await;
+                next.extend(pace.map(|pace| (uid, pace)));
+            }
+            paces = next;
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn warmup_status(&self, warmup: &Warmup, uid: &str, before: Option<Pace>) -> Option<Pace> {
+        let now = self.state.now().monotonic;
+        let progress = match warmup.selection() {
+            Ok(_) => self.state.read(|index| index.warmup_progress(now, uid))?,
+            Err(error) => WarmupProgress { problem: Some(error.to_string()), ..WarmupProgress::default() },
+        };
+        let pace = Pace::next(before, Instant::now(), progress.bytes_done);
+        let status = status_of(warmup, &progress, pace.per_second, Timestamp::now());
+        if warmup.status.as_ref() != Some(&status) {
+            let api: Api<Warmup> =
+                Api::namespaced(self.client.clone(), &warmup.namespace().unwrap_or_default());
+            if let Err(why) = apply_status(&api, &warmup.name_any(), &status).await {
+                tracing::warn!(warmup = warmup.name_any(), "its status was not written: {why}");
+            }
+        }
+        Some(pace)
+    }
+}
+
+/// The status as it should be.
+fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: Timestamp) -> WarmupStatus {
+    let before = warmup.status.clone().unwrap_or_default();
+    let complete = progress.problem.is_none()
+        && progress.nodes_wanted > 0
+        && progress.nodes_done == progress.nodes_wanted;
+    let missing = progress.bytes_total.saturating_sub(progress.bytes_done);
+    let moving = !complete && per_second >= 1.0;
+    let (condition, reason, message) = match (&progress.problem, progress.troubles.as_slice()) {
+        (Some(problem), _) => (ConditionStatus::False, "CannotStart", problem.clone()),
+        _ if progress.nodes_wanted == 0 => (
+            ConditionStatus::False,
+            "NoNodes",
+            "no schedulable node matches: see spec.nodes.nodeSelector".to_owned(),
+        ),
+        _ if complete => (ConditionStatus::True, "Complete", "all wanted nodes hold all of it".to_owned()),
+        (_, [(node, trouble), others @ ..]) => {
+            let more = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
+            (ConditionStatus::False, "FetchTrouble", format!("{node}: {}{more}", trouble.message))
+        }
+        (_, []) => (ConditionStatus::False, "Fetching", "nodes are fetching".to_owned()),
+    };
+    let mut conditions = before.conditions;
+    let generation = warmup.metadata.generation;
+    set_condition(&mut conditions, "Complete", condition, reason, message, generation, now);
+    let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
+    let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    WarmupStatus {
+        observed_generation: generation,
+        nodes: Some(NodeCounts {
+            wanted: count(progress.nodes_wanted),
+            done: count(progress.nodes_done),
+            summary: format!("{}/{}", progress.nodes_done, progress.nodes_wanted),
+        }),
+        bytes_done: number(progress.bytes_done),
+        bytes_total: number(progress.bytes_total),
+        files_done: number(progress.files_done),
+        files_total: number(progress.files_total),
+        percent: progress
+            .problem
+            .is_none()
+            .then(|| format!("{}%", score::percent(progress.bytes_done, progress.bytes_total))),
+        bytes_per_second: moving.then_some(per_second as i64),
+        rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
+        eta: moving.then(|| explain::duration(missing as f64 / per_second)),
+        started_at: before.started_at.or(Some(Time(now))),
+        finished_at: before.finished_at.or(complete.then_some(Time(now))),
+        conditions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_api::WarmupSpec;
+
+    fn warmup() -> Warmup {
+        let spec: WarmupSpec = serde_json::from_value(serde_json::json!({"dataset": {"name": "d"}})).unwrap();
+        Warmup::new("w", spec)
+    }
+
+    fn progress(done: u64) -> WarmupProgress {
+        WarmupProgress {
+            nodes_wanted: 2,
+            nodes_done: usize::from(done == 1_000) * 2,
+            bytes_done: done,
+            bytes_total: 1_000,
+            files_done: done / 100,
+            files_total: 10,
+            ..WarmupProgress::default()
+        }
+    }
+
+    #[test]
+    fn progress_rate_and_eta() {
+        let status = status_of(&warmup(), &progress(400), 10.0, Timestamp::UNIX_EPOCH);
+        assert_eq!(status.percent.as_deref(), Some("40%"));
+        assert_eq!((status.rate.as_deref(), status.eta.as_deref()), (Some("10 B/s"), Some("60 s")));
+        assert_eq!(status.conditions[0].status, "False");
+        let mut done = warmup();
+        done.status = Some(status);
+        let status = status_of(&done, &progress(1_000), 10.0, Timestamp::now());
+        assert_eq!(
+            (status.rate, status.eta, status.nodes.map(|n| n.summary)),
+            (None, None, Some("2/2".to_owned()))
+        );
+        assert_eq!(
+            (status.started_at, status.conditions[0].status.as_str()),
+            (Some(Time(Timestamp::UNIX_EPOCH)), "True")
+        );
+        assert!(status.finished_at.is_some());
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said() {
+        let mut stuck = progress(0);
+        stuck.problem = Some("Dataset n/d does not exist: create it, or name another".to_owned());
+        assert_eq!(status_of(&warmup(), &stuck, 0.0, Timestamp::now()).conditions[0].reason, "CannotStart");
+        let nowhere = WarmupProgress::default();
+        assert_eq!(status_of(&warmup(), &nowhere, 0.0, Timestamp::now()).conditions[0].reason, "NoNodes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_follows_and_never_runs_backwards() {
+        let start = Instant::now();
+        let first = Pace::next(None, start, 100);
+        assert_eq!(first.per_second, 0.0);
+        let second = Pace::next(Some(first), start + Duration::from_secs(2), 300);
+        assert_eq!(second.per_second, 100.0);
+        let third = Pace::next(Some(second), start + Duration::from_secs(3), 0);
+        assert!(third.per_second >= 0.0 && third.per_second < 100.0);
+    }
+}
