@@ -60,6 +60,17 @@ pub fn rejection(
     Judge::new(index, now, demand, weighing).rejection(node)
 }
 
+/// The live nodes that may take the pod, by the same rule.
+pub fn passing<'a>(
+    index: &'a ClusterIndex,
+    now: Now,
+    demand: &Demand,
+    weighing: &'a Weighing,
+) -> impl Iterator<Item = &'a str> {
+    let judge = Judge::new(index, now, demand, weighing);
+    index.live_nodes(now.monotonic).filter(move |node| judge.rejection(node).is_none())
+}
+
 /// Answers prioritize for a pod with this demand.
 pub fn prioritize(index: &ClusterIndex, now: Now, call: &Call<'_>, demand: Option<Demand>) -> Decided {
     let candidates = call.nodes.len();

@@ -237,7 +237,9 @@ impl Verifier {
         let unbound = "the token is bound to no pod on a node: use a projected token, or TokenRequest with the pod as bound object";
         match (of.node, of.pod) {
             // Without UIDs it would also speak for whatever takes their names later.
-            (Some(node), Some(pod)) if !node.uid.is_empty() && !pod.uid.is_empty() => Ok(Agent { node: node.name, node_uid: node.uid, pod_uid: pod.uid }),
+            (Some(node), Some(pod)) if !node.uid.is_empty() && !pod.uid.is_empty() => {
+                Ok(Agent { node: node.name, node_uid: node.uid, pod_uid: pod.uid })
+            }
             _ => Err(forbidden(unbound)),
         }
     }

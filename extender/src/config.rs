@@ -13,6 +13,9 @@ const DEFAULT_FILE: &str = "/etc/hearth/extender.yaml";
 /// What environment variables begin with, two underscores behind it.
 const ENVIRONMENT: &str = "HEARTH_EXTENDER";
 
+/// A held reply takes up to two seconds, and a report may be a little late.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(3);
+
 /// What the extender runs with. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -47,7 +50,8 @@ pub struct Config {
 pub struct SchedulerConfig {
     /// Address. Loopback: it has no authentication, and the scheduler is beside it.
     pub listen: SocketAddr,
-    /// Largest body taken, bytes: 15,000 node names need 700 KB.
+    /// Largest body taken: 15,000 node names need 700 KB.
+    #[serde(with = "crate::size")]
     pub body_limit: usize,
 }
 
@@ -61,9 +65,11 @@ pub struct AgentsConfig {
     pub tls_cert_file: PathBuf,
     /// PEM file of its key.
     pub tls_key_file: PathBuf,
-    /// Largest report taken, bytes.
+    /// Largest report taken.
+    #[serde(with = "crate::size")]
     pub report_limit: usize,
-    /// Largest manifest taken, bytes.
+    /// Largest manifest taken.
+    #[serde(with = "crate::size")]
     pub manifest_limit: usize,
 }
 
@@ -79,7 +85,8 @@ pub struct AdminConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReportsConfig {
-    /// A node whose agent has not reported for so long counts as cold.
+    /// A node whose agent has not reported for so long counts as cold; at least 3s, since
+    /// idle agents report every two.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
 }
@@ -169,6 +176,24 @@ impl Default for TokensConfig {
     }
 }
 
+impl Config {
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), String> {
+        let silent_after = self.reports.silent_after;
+        if silent_after < SHORTEST_SILENCE {
+            return Err(format!(
+                "reports.silentAfter is {silent_after:?}, and at least {SHORTEST_SILENCE:?} is allowed: idle agents report every two seconds"
+            ));
+        }
+        if self.namespace.is_empty() {
+            return Err(
+                "namespace is empty, and the namespace that Hearth is installed in is needed".to_owned()
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Hearth's scheduler extender: answers kube-scheduler from what the nodes really hold.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "hearth-extender", version)]
@@ -235,7 +260,9 @@ impl Cli {
     /// The configuration from all layers.
     pub fn config(&self) -> Result<Config, ConfigError> {
         let file = self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-        config::load(&file, self.config.is_some(), ENVIRONMENT, &self.flags.layer())
+        let config: Config = config::load(&file, self.config.is_some(), ENVIRONMENT, &self.flags.layer())?;
+        config.check().map_err(ConfigError::Invalid)?;
+        Ok(config)
     }
 
     /// What to do.
@@ -288,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_are_refused_in_one_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("extender.yaml");
+        for (yaml, named) in [
+            ("reports: {silentAfter: 1s}", "reports.silentAfter"),
+            ("scheduler: {bodyLimit: much}", "bodyLimit"),
+            ("scheduler: {lissten: x}", "lissten"),
+            ("namespace: \"\"", "namespace"),
+        ] {
+            std::fs::write(&file, yaml).unwrap();
+            let cli = Cli::parse_from(["hearth-extender", "--config", &file.display().to_string()]);
+            let error = cli.config().unwrap_err().to_string();
+            assert!(error.contains(named) && !error.contains('\n'), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
     fn the_configuration_is_documented_by_what_it_prints() {
         let yaml = config::to_yaml(&Config::default());
         for key in [
@@ -295,6 +339,7 @@ mod tests {
             "readyAfter: 30s",
             "listen: 127.0.0.1:9440",
             "serviceAccount: hearth-node-agent",
+            "bodyLimit: 8Mi",
         ] {
             assert!(yaml.contains(key), "{key} is missing in:\n{yaml}");
         }

@@ -2,11 +2,16 @@
 
 use crate::http::scheduler::Warnings;
 use crate::state::State;
+use backon::{ExponentialBuilder, Retryable};
 use hearth_core::decide::Decision;
 use hearth_core::explain;
 use hearth_core::pod::PodFacts;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
@@ -21,8 +26,16 @@ const QUEUE: usize = 1_024;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 /// Longest time that one Event may take.
 const WRITE: Duration = Duration::from_secs(5);
-/// Longest text of an Event, as the API server has it.
+/// How often a write is tried again, with growing pauses.
+const RETRIES: usize = 3;
+/// Longest text of an Event that the API server takes, bytes.
 const MAX_NOTE: usize = 1_024;
+/// Longest name of an instance that it takes, bytes.
+const MAX_INSTANCE: usize = 128;
+/// Most warnings that one call may give a pod: an annotation can be wrong in many places.
+const MAX_WARNINGS: usize = 8;
+/// Who writes the Events.
+const CONTROLLER: &str = "hearth-extender";
 
 /// Reason of the Event on a placed pod.
 pub const PLACED: &str = "PlacedByWarmth";
@@ -31,9 +44,44 @@ pub const PROBLEM: &str = "DatasetProblem";
 
 struct Written {
     reason: &'static str,
-    type_: EventType,
+    kind: &'static str,
     pod: ObjectReference,
     note: String,
+}
+
+impl Written {
+    /// The Event. Its name comes from what it says, so that the second of two replicas
+    /// that say the same, or of one that was restarted, says nothing new.
+    fn event(&self, instance: &str, now: Timestamp) -> Event {
+        let pod = self.pod.name.as_deref().unwrap_or_default();
+        let mut says = blake3::Hasher::new();
+        for part in [self.pod.uid.as_deref().unwrap_or_default(), self.reason, &self.note] {
+            says.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        let name =
+            format!("{}.{}", cut(pod, 200).trim_end_matches(['-', '.']), &says.finalize().to_hex()[..16]);
+        Event {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: self.pod.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            type_: Some(self.kind.to_owned()),
+            reason: Some(self.reason.to_owned()),
+            action: Some("Scheduling".to_owned()),
+            note: Some(self.note.clone()),
+            regarding: Some(self.pod.clone()),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(cut(instance, MAX_INSTANCE).to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+/// The first bytes of a text, at most `most` of them, cut between characters.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// Takes Events; cheap to clone, and never waits.
@@ -53,6 +101,12 @@ pub struct Writer {
 /// A recorder and its writer; a recorder that takes nothing unless `enabled`.
 pub fn channel(enabled: bool, state: Arc<State>) -> (Recorder, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE);
+    for reason in [PLACED, PROBLEM] {
+        for outcome in ["written", "known", "failed", "dropped"] {
+            // From the start, so that a rate over them is 0 and not absent.
+            state.metrics.events.with_label_values(&[reason, outcome]);
+        }
+    }
     let warned = Arc::new(Mutex::new(LruCache::new(REMEMBERED)));
     let recorder = Recorder { queue: enabled.then_some(sender), warned, state: state.clone() };
     (recorder, Writer { queue: receiver, state })
@@ -63,15 +117,15 @@ impl Recorder {
     pub fn placed(&self, pod: &PodFacts, decision: &Decision, node: &str) {
         // Without bytes there is no warmth to speak of; what is wrong was said in a warning.
         if decision.weighing.requested > 0 {
-            self.send(PLACED, EventType::Normal, pod, explain::placed(decision, node));
+            self.send(PLACED, "Normal", pod, explain::placed(decision, node));
         }
     }
 
-    fn send(&self, reason: &'static str, type_: EventType, pod: &PodFacts, note: String) {
+    fn send(&self, reason: &'static str, kind: &'static str, pod: &PodFacts, note: String) {
         let Some(queue) = &self.queue else { return };
-        let note = match note.char_indices().nth(MAX_NOTE - 4) {
-            Some((end, _)) => format!("{}…", &note[..end]),
-            None => note,
+        let note = match note.len() > MAX_NOTE {
+            true => format!("{}…", cut(&note, MAX_NOTE - '…'.len_utf8())),
+            false => note,
         };
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -81,7 +135,7 @@ impl Recorder {
             uid: Some(pod.metadata.uid.clone()),
             ..ObjectReference::default()
         };
-        if queue.try_send(Written { reason, type_, pod, note }).is_err() {
+        if queue.try_send(Written { reason, kind, pod, note }).is_err() {
             self.state.metrics.events.with_label_values(&[reason, "dropped"]).inc();
         }
     }
@@ -89,10 +143,10 @@ impl Recorder {
 
 impl Warnings for Recorder {
     fn warn(&self, pod: &PodFacts, problems: Vec<String>) {
-        for problem in problems {
+        for problem in problems.into_iter().take(MAX_WARNINGS) {
             let key = (pod.metadata.uid.clone(), problem.clone());
             if self.warned.lock().put(key, ()).is_none() {
-                self.send(PROBLEM, EventType::Warning, pod, problem);
+                self.send(PROBLEM, "Warning", pod, problem);
             }
         }
     }
@@ -106,31 +160,47 @@ impl Writer {
         identity: String,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let reporter = Reporter { controller: "hearth-extender".to_owned(), instance: Some(identity) };
-        let recorder = kube::runtime::events::Recorder::new(client, reporter);
         loop {
             let written = tokio::select! {
                 Some(written) = self.queue.recv() => written,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            let event = Event {
-                type_: written.type_,
-                reason: written.reason.to_owned(),
-                note: Some(written.note),
-                action: "Scheduling".to_owned(),
-                secondary: None,
-            };
-            let outcome = match tokio::time::timeout(WRITE, recorder.publish(&event, &written.pod)).await {
-                Ok(Ok(())) => "written",
-                Ok(Err(error)) => {
-                    tracing::warn!(reason = written.reason, "an Event was not written: {error}");
-                    "failed"
-                }
-                Err(_) => "failed",
+            let event = written.event(&identity, Timestamp::now());
+            let api: Api<Event> =
+                Api::namespaced(client.clone(), written.pod.namespace.as_deref().unwrap_or_default());
+            let outcome = tokio::select! {
+                outcome = write(&api, &event) => outcome,
+                () = shutdown.cancelled() => return Ok(()),
             };
             self.state.metrics.events.with_label_values(&[written.reason, outcome]).inc();
         }
     }
+}
+
+/// Writes one Event and gives the outcome as its label.
+async fn write(api: &Api<Event>, event: &Event) -> &'static str {
+    let attempt = || async {
+        let created = tokio::time::timeout(WRITE, api.create(&PostParams::default(), event)).await;
+        match created {
+            Ok(Ok(_)) => Ok("written"),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok("known"),
+            Ok(Err(error)) => Err(Some(error)),
+            Err(_) => Err(None),
+        }
+    };
+    let transient = |error: &Option<kube::Error>| match error {
+        Some(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
+        _ => true,
+    };
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_times(RETRIES)
+        .with_jitter();
+    attempt.retry(pauses).when(transient).await.unwrap_or_else(|error| {
+        let why = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
+        tracing::warn!(reason = event.reason, "an Event was not written: {why}");
+        "failed"
+    })
 }
 
 #[cfg(test)]
@@ -157,6 +227,57 @@ mod tests {
         }
         assert_eq!(state.metrics.events.with_label_values(&[PROBLEM, "dropped"]).get(), 3);
         let notes: Vec<String> = (0..3).map(|_| writer.queue.try_recv().unwrap().note).collect();
-        assert!(notes[2].chars().count() <= MAX_NOTE && notes[2].ends_with('…'));
+        assert!(notes[2].len() <= MAX_NOTE && notes[2].ends_with('…'));
+    }
+
+    #[test]
+    fn an_event_is_named_by_what_it_says() {
+        let written = |note: &str| Written {
+            reason: PROBLEM,
+            kind: "Warning",
+            pod: ObjectReference {
+                name: Some(format!("{}-x", "p".repeat(199))),
+                namespace: Some("n".into()),
+                uid: Some("u".into()),
+                ..ObjectReference::default()
+            },
+            note: note.to_owned(),
+        };
+        let name = |note: &str| written(note).event("replica", Timestamp::UNIX_EPOCH).metadata.name.unwrap();
+        assert_eq!(name("a"), name("a"));
+        assert_ne!(name("a"), name("b"), "two problems of one pod are two Events");
+        assert!(name("a").starts_with("ppp") && name("a").contains("p.") && name("a").len() <= 253);
+        let event = written("a").event(&"ä".repeat(100), Timestamp::UNIX_EPOCH);
+        assert!(event.reporting_instance.unwrap().len() <= MAX_INSTANCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_tried_again_and_what_is_there_already_is_no_failure() {
+        for (answers, expected, tries) in [
+            (vec![503, 201], "written", 2),
+            (vec![409], "known", 1),
+            (vec![403], "failed", 1),
+            (vec![500; 9], "failed", 1 + RETRIES),
+        ] {
+            let asked = Arc::new(Mutex::new(0));
+            let count = asked.clone();
+            let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let mut asked = count.lock();
+                let code = answers[*asked];
+                *asked += 1;
+                let body = match code {
+                    201 => serde_json::json!({"metadata": {}, "eventTime": null}),
+                    code => serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                        "status": "Failure", "message": "no", "reason": "Because", "code": code}),
+                };
+                let body = kube::client::Body::from(body.to_string().into_bytes());
+                std::future::ready(Ok::<_, std::convert::Infallible>(
+                    http::Response::builder().status(code).body(body).unwrap(),
+                ))
+            });
+            let api: Api<Event> = Api::namespaced(kube::Client::new(service, "n"), "n");
+            assert_eq!(write(&api, &Event::default()).await, expected);
+            assert_eq!(*asked.lock(), tries);
+        }
     }
 }

@@ -36,6 +36,10 @@ pub struct Metrics {
     pub expected_agents: IntGauge,
     /// Datasets by whether their manifest is here.
     pub datasets: IntGaugeVec,
+    /// Nodes that hold a dataset, by how much of it; see [`crate::gauges::DATASETS_SHOWN`].
+    pub dataset_nodes: IntGaugeVec,
+    /// Bytes of a dataset's current version.
+    pub dataset_bytes: IntGaugeVec,
     /// Whether this replica holds the Lease.
     pub leader: IntGauge,
     /// Times that kube-scheduler was told to try rejected pods again.
@@ -79,6 +83,9 @@ impl Metrics {
         let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
             registered(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
         let counters = |name: &str, help: &str, labels: &[&str]| {
             registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
@@ -139,12 +146,16 @@ impl Metrics {
                 "Nodes that reported once and are silent now.",
             )?,
             expected_agents: gauge("hearth_extender_expected_agents", "Nodes that have an agent's pod.")?,
-            datasets: registered(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("hearth_extender_datasets", "Datasets by what is here of them."),
-                    &["state"],
-                )?,
+            datasets: gauges("hearth_extender_datasets", "Datasets by what is here of them.", &["state"])?,
+            dataset_nodes: gauges(
+                "hearth_extender_dataset_nodes",
+                "Live nodes that hold a dataset, by whether they hold the whole of it or a part.",
+                &["namespace", "dataset", "held"],
+            )?,
+            dataset_bytes: gauges(
+                "hearth_extender_dataset_bytes",
+                "Bytes of a dataset's current version.",
+                &["namespace", "dataset"],
             )?,
             leader: gauge("hearth_extender_leader", "1 when this replica holds the Lease, else 0.")?,
             nudges: counter(

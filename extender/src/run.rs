@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::http::{agents, scheduler};
 use crate::metrics::Metrics;
 use crate::state::State;
-use crate::{events, leader, watch};
+use crate::{events, gauges, leader, watch};
 use anyhow::Context;
 use hearth_core::index::Settings;
 use hearth_runtime::lease::Election;
@@ -85,7 +85,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (state, ready_after) = (state.clone(), config.startup.ready_after);
         move || state.readiness(ready_after)
     };
-    let before_scrape = move || bring_up_to_date(&state, *is_leader.borrow());
+    let before_scrape = move || gauges::bring_up_to_date(&state, *is_leader.borrow());
     let router = admin::router(registry, ready, before_scrape);
     tasks.spawn("the operators' server", admin::serve(config.admin.listen, router, shutdown));
 
@@ -101,25 +101,4 @@ fn identity(config: &Config) -> anyhow::Result<String> {
     let host = host.context("the host has no name: set identity")?;
     // Replicas on one host network share its name.
     Ok(format!("{}_{}", host.trim(), std::process::id()))
-}
-
-fn bring_up_to_date(state: &State, leads: bool) {
-    let now = state.now().monotonic;
-    let metrics = &state.metrics;
-    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    let (live, silent, listed, unlisted, missing) = state.read(|index| {
-        let listed =
-            index.dataset_names().filter(|name| index.dataset(name).is_some_and(|d| d.manifest.is_some()));
-        let listed = listed.count();
-        let unlisted = index.dataset_names().count() - listed;
-        let missing = index.missing_manifests().len();
-        (index.live_nodes(now).count(), index.silent_nodes(now), listed, unlisted, missing)
-    });
-    metrics.live_agents.set(count(live));
-    metrics.silent_agents.set(count(silent));
-    metrics.expected_agents.set(count(state.agents(|agents| agents.nodes.len())));
-    metrics.datasets.with_label_values(&["listed"]).set(count(listed));
-    metrics.datasets.with_label_values(&["unlisted"]).set(count(unlisted));
-    metrics.datasets.with_label_values(&["manifest-missing"]).set(count(missing));
-    metrics.leader.set(i64::from(leads));
 }

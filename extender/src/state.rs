@@ -165,13 +165,9 @@ impl State {
     /// Takes a manifest that an agent sent: into the index when a Dataset names it,
     /// and else aside, since the one who lists sends it before the status names it.
     pub fn offer_manifest(&self, hash: ManifestHash, manifest: Arc<Manifest>) {
-        let missing = self.read(|index| index.missing_manifests().contains(&hash));
-        if missing {
-            self.write(|index| index.add_manifest(hash, manifest));
-            self.wake_all();
-        } else {
-            self.offers.lock().put(hash, manifest);
-        }
+        // Aside first: a Dataset that names it at this moment finds it there.
+        self.offers.lock().put(hash, manifest);
+        self.accept_offers();
     }
 
     /// Takes in what was put aside and is named now.

@@ -1,3 +1,16 @@
-//! Hearth's node agent: caches blocks of datasets on one node and reports which it holds.
+//! The node agent's program.
 
-fn main() {}
+use clap::Parser;
+use hearth_node_agent::config::{Config, Flags};
+
+fn main() -> anyhow::Result<()> {
+    hearth_runtime::tls::install_provider();
+    let config = Config::load(&Flags::parse())?;
+    config.check()?;
+    hearth_runtime::logs::init(&config.log)?;
+    tracing::info!("configuration:\n{}", hearth_runtime::config::to_yaml(&config));
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(hearth_node_agent::run::run(config))
+}

@@ -29,11 +29,14 @@ pub(crate) async fn prepare(
         let token = place.dir.join("extender-token");
         std::fs::write(&token, plane.admin.pod_token(place.pod, Some(AUDIENCE)).await?)?;
         let mut all = json!({
-            "node": node,
             "kubeconfig": place.kubeconfig,
-            "store": {"dir": place.dir.join("store")},
+            "extenders": extenders,
+            "tls": {"caFile": plane.pki.ca()},
+            "tokenFile": token,
+            // Nodes that share one disk do not each need a fifth of it.
+            "store": {"directory": place.dir.join("store"), "minFree": "1Gi"},
+            "fileOrigins": {"allowedRoots": [dir]},
             "admin": {"listen": place.admin},
-            "extender": {"urls": extenders, "caFile": plane.pki.ca(), "tokenFile": token},
         });
         overlay(&mut all, config);
         Ok(all)

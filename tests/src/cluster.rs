@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,12 +14,16 @@ use crate::cache::{self, Lock};
 use crate::control_plane::ControlPlane;
 use crate::kube_access::{Kube, PATIENCE};
 use crate::nodes;
+use crate::process::Process;
 use crate::report;
 use crate::run_dir::RunDir;
 use crate::s3::S3;
 use crate::wait::eventually;
 use crate::workload::{Workload, pods_of};
 use crate::{agent, extender};
+
+/// Hearth's own scheduler, where the cluster's cannot be changed: its `schedulerName` and its ServiceAccount.
+pub const SECOND_SCHEDULER: &str = "hearth-scheduler";
 
 /// No single test may take longer: it hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(240);
@@ -32,7 +36,8 @@ pub struct ClusterOptions {
     extenders: usize,
     agent_config: Value,
     extender_config: Value,
-    scheduler_config: PathBuf,
+    second_scheduler: bool,
+    s3_root: Option<PathBuf>,
 }
 
 /// A cluster with `nodes` nodes, an agent on each, and one extender.
@@ -42,9 +47,10 @@ pub fn nodes(nodes: usize) -> ClusterOptions {
         nodes,
         agents: true,
         extenders: 1,
-        agent_config: Value::Null,
-        extender_config: Value::Null,
-        scheduler_config: cache::workspace().join("scheduler-config/kube-scheduler.yaml"),
+        agent_config: json!({}),
+        extender_config: json!({}),
+        second_scheduler: false,
+        s3_root: None,
     }
 }
 
@@ -56,11 +62,33 @@ impl ClusterOptions {
         self
     }
 
+    /// With no agents, though their pods are there: as if all were down.
+    #[must_use]
+    pub fn without_agents(mut self) -> Self {
+        self.agents = false;
+        self.extender_config(json!({"startup": {"readyAfter": "1s"}}))
+    }
+
+    /// Installed for clusters whose own scheduler cannot be changed: Hearth's is a second one, for pods that name
+    /// [`SECOND_SCHEDULER`].
+    #[must_use]
+    pub fn second_scheduler(mut self) -> Self {
+        self.second_scheduler = true;
+        self
+    }
+
     /// With none of Hearth's programs: only what is applied to the API server.
     #[must_use]
     pub fn without_programs(mut self) -> Self {
         self.agents = false;
         self.extenders = 0;
+        self
+    }
+
+    /// With an S3 server whose content is kept in this folder, from one cluster to the next.
+    #[must_use]
+    pub fn s3_root(mut self, root: PathBuf) -> Self {
+        self.s3_root = Some(root);
         self
     }
 
@@ -90,6 +118,7 @@ pub struct Cluster {
     pub agents: BTreeMap<String, Workload>,
     /// The extenders; the scheduler asks the first.
     pub extenders: Vec<extender::Extender>,
+    second_scheduler: Option<Process>,
     /// etcd, API server, scheduler, controller manager.
     pub plane: ControlPlane,
     dir: RunDir,
@@ -112,10 +141,16 @@ impl Cluster {
     async fn start_in(dir: RunDir, only: Lock, options: &ClusterOptions) -> Result<Self> {
         let mut plane = ControlPlane::start(dir.path()).await?;
         let kube = plane.admin.clone();
-        let s3 = S3::start(dir.path(), &plane.logs()).await?;
-        kube.apply_kustomization(&cache::workspace().join("manifests")).await?;
-        kube.apply_kustomization(&cache::workspace().join("scheduler-config")).await?;
-        plane.start_scheduler(Some(&options.scheduler_config)).await?;
+        let root = options.s3_root.clone().unwrap_or_else(|| dir.path().join("s3"));
+        let s3 = S3::start(&root, &plane.logs()).await?;
+        let shipped = cache::workspace();
+        if options.second_scheduler {
+            kube.apply_kustomization(&shipped.join("manifests")).await?;
+            plane.start_scheduler(None).await?;
+        } else {
+            kube.apply_kustomization(&shipped.join("manifests/overlays/control-plane")).await?;
+            plane.start_scheduler(Some(&shipped.join("scheduler-config/kube-scheduler.yaml"))).await?;
+        }
         kube.wait_for_default_account("default").await?;
         wait_for_policy(&kube).await?;
 
@@ -126,15 +161,24 @@ impl Cluster {
         for i in 1..=options.nodes {
             nodes::create(&kube, &format!("node-{i}"), &BTreeMap::new()).await?;
         }
-        let mut cluster =
-            Self { kube, s3, agents: BTreeMap::new(), extenders: Vec::new(), plane, dir, _only: only };
+        let mut cluster = Self {
+            kube,
+            s3,
+            agents: BTreeMap::new(),
+            extenders: Vec::new(),
+            second_scheduler: None,
+            plane,
+            dir,
+            _only: only,
+        };
         cluster.start_programs(options).await?;
         Ok(cluster)
     }
 
     async fn start_programs(&mut self, options: &ClusterOptions) -> Result<()> {
         let state = self.dir.path();
-        for (i, pod) in pods_of(&self.kube, extender::ACCOUNT, options.extenders)
+        let account = if options.second_scheduler { SECOND_SCHEDULER } else { extender::ACCOUNT };
+        for (i, pod) in pods_of(&self.kube, account, options.extenders)
             .await?
             .into_iter()
             .take(options.extenders)
@@ -154,6 +198,12 @@ impl Cluster {
                 self.agents.insert(node, agent);
             }
         }
+        if let Some(extender) = self.extenders.first().filter(|_| options.second_scheduler) {
+            let config = cache::workspace().join("scheduler-config/second-scheduler/hearth-system/kube-scheduler.yaml");
+            let kubeconfig = &extender.workload.kubeconfig;
+            self.second_scheduler =
+                Some(self.plane.start_second_scheduler(SECOND_SCHEDULER, kubeconfig, &config).await?);
+        }
         for agent in self.agents.values_mut() {
             agent.ready().await?;
         }
@@ -171,6 +221,12 @@ impl Cluster {
         self.agents.get_mut(node).with_context(|| format!("no agent on {node}"))
     }
 
+    /// A folder for the test's own files, removed with the rest.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// All that helps to understand a failure.
     pub async fn describe(&self) -> String {
         report::describe(&self.kube, &self.plane.logs()).await
@@ -178,8 +234,8 @@ impl Cluster {
 
     /// Ends everything and removes its files: all went well.
     pub fn finish(self) {
-        let Self { plane, dir, agents, extenders, s3, .. } = self;
-        drop((agents, extenders, s3, plane));
+        let Self { plane, dir, agents, extenders, second_scheduler, s3, .. } = self;
+        drop((second_scheduler, agents, extenders, s3, plane));
         dir.remove();
     }
 

@@ -87,25 +87,65 @@ impl ControlPlane {
     /// When the file is not a scheduler configuration, or the scheduler is not ready in time.
     pub async fn start_scheduler(&mut self, config: Option<&Path>) -> Result<()> {
         let kubeconfig = self.pki.kubeconfig(&self.server, "system:kube-scheduler", None)?;
-        let port = ports::free()?;
-        let mut program =
-            Program::new("kube-scheduler", binaries::kubernetes("kube-scheduler")?, &self.logs())
-                .flag("bind-address", "127.0.0.1")
-                .flag("secure-port", port.to_string())
-                .flag("tls-cert-file", &self.pki.server.cert)
-                .flag("tls-private-key-file", &self.pki.server.key)
-                .flag("v", "2");
-        program = match config {
-            Some(config) => program.flag("config", self.with_kubeconfig(config, &kubeconfig)?),
-            None => program.flag("kubeconfig", &kubeconfig).flag("leader-elect", "false"),
-        };
-        // The old one's port of the extender's calls and its lease go first.
+        // The old one's lease goes first.
         self.scheduler = None;
-        let mut scheduler = program.start()?;
-        let http = http_client(self.pki.ca())?;
-        healthy(&mut scheduler, &http, &format!("https://127.0.0.1:{port}/readyz")).await?;
+        let scheduler = self
+            .scheduler("kube-scheduler", |program| {
+                Ok(match config {
+                    Some(config) => {
+                        program.flag("config", self.with_kubeconfig("kube-scheduler", config, &kubeconfig)?)
+                    }
+                    None => program.flag("kubeconfig", &kubeconfig).flag("leader-elect", "false"),
+                })
+            })
+            .await?;
         self.scheduler = Some(scheduler);
         Ok(())
+    }
+
+    /// Starts a scheduler beside it that knows no extender, for pods with this `schedulerName`.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn start_plain_scheduler(&self, name: &str) -> Result<Process> {
+        let kubeconfig = self.pki.kubeconfig(&self.server, "system:kube-scheduler", None)?;
+        let config = serde_json::json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
+            "clientConnection": {"kubeconfig": kubeconfig},
+            "leaderElection": {"leaderElect": false},
+            "profiles": [{"schedulerName": name}],
+        });
+        let path = self.dir.join(format!("{name}.yaml"));
+        std::fs::write(&path, serde_yaml_ng::to_string(&config)?)?;
+        self.scheduler(name, |program| Ok(program.flag("config", &path))).await
+    }
+
+    /// Starts a scheduler beside it with a shipped `config` and the identity of `kubeconfig`.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn start_second_scheduler(
+        &self,
+        name: &str,
+        kubeconfig: &Path,
+        config: &Path,
+    ) -> Result<Process> {
+        let config = self.with_kubeconfig(name, config, kubeconfig)?;
+        self.scheduler(name, |program| Ok(program.flag("config", &config))).await
+    }
+
+    async fn scheduler(&self, name: &str, more: impl FnOnce(Program) -> Result<Program>) -> Result<Process> {
+        let port = ports::free()?;
+        let program = Program::new(name, binaries::kubernetes("kube-scheduler")?, &self.logs())
+            .flag("bind-address", "127.0.0.1")
+            .flag("secure-port", port.to_string())
+            .flag("tls-cert-file", &self.pki.server.cert)
+            .flag("tls-private-key-file", &self.pki.server.key)
+            .flag("v", "2");
+        let mut process = more(program)?.start()?;
+        let http = http_client(self.pki.ca())?;
+        healthy(&mut process, &http, &format!("https://127.0.0.1:{port}/readyz")).await?;
+        Ok(process)
     }
 
     /// Stops the API server's and its companions' processes, waits until they are gone.
@@ -121,7 +161,7 @@ impl ControlPlane {
         self.dir.join("logs")
     }
 
-    fn with_kubeconfig(&self, config: &Path, kubeconfig: &Path) -> Result<PathBuf> {
+    fn with_kubeconfig(&self, name: &str, config: &Path, kubeconfig: &Path) -> Result<PathBuf> {
         let text =
             std::fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
         let mut value: serde_yaml_ng::Value =
@@ -130,7 +170,7 @@ impl ControlPlane {
             bail!("{} is not a KubeSchedulerConfiguration", config.display());
         }
         value["clientConnection"]["kubeconfig"] = kubeconfig.to_string_lossy().into_owned().into();
-        let path = self.dir.join("scheduler.yaml");
+        let path = self.dir.join(format!("{name}.yaml"));
         std::fs::write(&path, serde_yaml_ng::to_string(&value)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)

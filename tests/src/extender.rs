@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
+use crate::datasets::{Explanation, imagined};
 use crate::ports;
 use crate::workload::{Workload, overlay};
 
@@ -89,5 +90,22 @@ impl Extender {
     /// When it refuses.
     pub async fn prioritize(&self, pod: &Pod, nodes: &[&str]) -> Result<Value> {
         self.call("prioritize", &json!({"Pod": pod, "Nodes": null, "NodeNames": nodes})).await
+    }
+
+    /// How many calls kube-scheduler has made, of any verb.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn calls(&self) -> Result<f64> {
+        Ok(self.workload.metric("hearth_extender_calls_total", &[]).await?.unwrap_or(0.0))
+    }
+
+    /// Asks where a pod with these datasets would go.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn explain(&self, datasets: &str) -> Result<Explanation> {
+        let answer = self.call("explain", &serde_json::to_value(imagined(datasets)?)?).await?;
+        Ok(serde_json::from_value(answer)?)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource, ResourceExt as _};
@@ -213,6 +213,34 @@ impl Kube {
     pub async fn delete_pod(&self, namespace: &str, pod: &str) -> Result<()> {
         self.api::<Pod>(namespace).delete(pod, &DeleteParams::default().grace_period(0)).await?;
         Ok(())
+    }
+
+    /// The UID of a Node object.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub async fn node_uid(&self, node: &str) -> Result<String> {
+        self.all::<Node>().get(node).await?.uid().context("the node has no UID")
+    }
+
+    /// Whether the pod is there and nobody has asked for its end.
+    ///
+    /// # Errors
+    /// When the API server does not say.
+    pub async fn lives(&self, namespace: &str, pod: &str) -> Result<bool> {
+        let seen = self.api::<Pod>(namespace).get_opt(pod).await?;
+        Ok(seen.is_some_and(|p| p.metadata.deletion_timestamp.is_none()))
+    }
+
+    /// Waits until the pod is deleted or asked to end, as a preempted one is.
+    ///
+    /// # Errors
+    /// When it still lives after `within`.
+    pub async fn gone(&self, namespace: &str, pod: &str, within: Duration) -> Result<()> {
+        eventually(&format!("pod {namespace}/{pod} to end"), within, async || {
+            if self.lives(namespace, pod).await? { bail!("it lives") } else { Ok(()) }
+        })
+        .await
     }
 
     /// The messages of all events about an object, oldest first, each as `Reason: message`.

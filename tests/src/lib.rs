@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod cache;
 pub mod cluster;
 pub mod control_plane;
+pub mod datasets;
 pub mod downloads;
 pub mod extender;
 mod go_build;

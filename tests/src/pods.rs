@@ -107,6 +107,20 @@ impl PodPlan {
         self
     }
 
+    /// Of a priority class.
+    #[must_use]
+    pub fn priority_class(mut self, name: &str) -> Self {
+        self.pod["spec"]["priorityClassName"] = name.into();
+        self
+    }
+
+    /// For another scheduler than the default one.
+    #[must_use]
+    pub fn scheduler(mut self, name: &str) -> Self {
+        self.pod["spec"]["schedulerName"] = name.into();
+        self
+    }
+
     /// As a ServiceAccount's.
     #[must_use]
     pub fn service_account(mut self, name: &str) -> Self {

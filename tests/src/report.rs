@@ -23,12 +23,25 @@ pub async fn describe(kube: &Kube, logs: &Path) -> String {
         let answer = kube.kubectl(question, "").await.unwrap_or_else(|e| format!("{e:#}"));
         let _ = writeln!(text, "════ kubectl {}\n{}", question.join(" "), answer.trim_end());
     }
-    let mut files: Vec<_> = std::fs::read_dir(logs)
-        .map(|entries| entries.flatten().map(|e| e.path()).collect())
-        .unwrap_or_default();
-    files.sort();
+    let mut files: Vec<_> =
+        std::fs::read_dir(logs).map(|all| all.flatten().map(|e| e.path()).collect()).unwrap_or_default();
+    // Hearth's own last, where the eye is when the output ends.
+    files.sort_by_key(|file| (is_hearths(file), file.clone()));
     for file in files {
-        let _ = writeln!(text, "════ the end of {}\n{}", file.display(), tail(&file, LOG_LINES));
+        let all = tail(&file, usize::MAX);
+        let told: Vec<&str> = all.lines().filter(|line| is_hearths(&file) || matters(line)).collect();
+        let end = told[told.len().saturating_sub(LOG_LINES)..].join("\n");
+        let _ = writeln!(text, "════ the end of {}\n{end}", file.display());
     }
     text
+}
+
+fn is_hearths(log: &Path) -> bool {
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("agent-") || name.starts_with("extender-")
+}
+
+/// Of Kubernetes' and etcd's logs: what went wrong, and what the scheduler did with pods.
+fn matters(line: &str) -> bool {
+    line.starts_with(['E', 'W', 'F', '{']) || line.contains("schedule_one.go") || line.contains("panic")
 }

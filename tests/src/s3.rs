@@ -35,13 +35,12 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Starts the server on an empty folder in `dir`.
+    /// Starts the server on the folder `root`, made if it is not there.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start(dir: &Path, logs: &Path) -> Result<Self> {
-        let root = dir.join("s3");
-        std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    pub async fn start(root: &Path, logs: &Path) -> Result<Self> {
+        std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let address = format!("127.0.0.1:{}", ports::free()?);
         let mut server = Program::new("s3-server", binaries::s3_server()?, logs)
             .env("ROOT_ACCESS_KEY", ACCESS_KEY)
@@ -50,13 +49,13 @@ impl S3 {
             .flag("health", "/health")
             .arg("--quiet")
             .arg("posix")
-            .arg(&root)
+            .arg(root)
             .start()?;
         let direct = format!("http://{address}");
         let http = reqwest::Client::builder().no_proxy().build()?;
         healthy(&mut server, &http, &format!("{direct}/health")).await?;
         let proxy = OriginProxy::start(&direct).await?;
-        Ok(Self { proxy, direct, root, server })
+        Ok(Self { proxy, direct, root: root.to_owned(), server })
     }
 
     /// Ends the server at once, as an outage does.

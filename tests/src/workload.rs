@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, healthy};
 use crate::kube_access::{Kube, PATIENCE};
@@ -63,10 +63,15 @@ impl Workload {
         let kubeconfig = plane.pki.kubeconfig_with_token(&plane.server, name, &token)?;
         let admin = format!("127.0.0.1:{}", ports::free()?);
         let place = Place { kubeconfig: &kubeconfig, dir: &dir, admin: &admin, pod: &pod };
-        let config = configure(place).await?;
+        let mut config = shipped_config(&plane.admin, &pod).await?;
+        overlay(&mut config, &json!({"log": {"format": "text"}}));
+        overlay(&mut config, &configure(place).await?);
         let file = dir.join("config.yaml");
         std::fs::write(&file, serde_yaml_ng::to_string(&config)?)?;
-        let program = Program::new(name, programs::hearth(binary)?, &plane.logs()).flag("config", &file);
+        let mut program = Program::new(name, programs::hearth(binary)?, &plane.logs()).flag("config", &file);
+        for (name, value) in environment(&pod)? {
+            program = program.env(name, value);
+        }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         Ok(Self { pod, admin: format!("http://{admin}"), kubeconfig, program, process: None, http })
     }
@@ -132,6 +137,40 @@ impl Workload {
         }
         Ok(sum)
     }
+}
+
+/// The configuration file that the pod mounts: what is shipped has to be what the program takes.
+async fn shipped_config(kube: &Kube, pod: &Pod) -> Result<Value> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref()).into_iter().flatten();
+    let map = volumes
+        .filter(|v| v.name == "config")
+        .find_map(|v| Some(v.config_map.as_ref()?.name.clone()))
+        .context("the pod has no volume `config` from a ConfigMap")?;
+    let found = kube.api::<ConfigMap>(NAMESPACE).get(&map).await?;
+    let text = found.data.and_then(|d| d.into_values().next()).context("the ConfigMap is empty")?;
+    serde_yaml_ng::from_str(&text).with_context(|| format!("ConfigMap {map} holds no YAML"))
+}
+
+/// The environment of the pod's container that runs one of Hearth's programs, with fields resolved as kubelet does.
+fn environment(pod: &Pod) -> Result<Vec<(String, String)>> {
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let variables = containers.flat_map(|c| c.env.iter().flatten()).filter(|e| e.name.starts_with("HEARTH_"));
+    variables
+        .map(|variable| {
+            let field = variable
+                .value_from
+                .as_ref()
+                .and_then(|v| v.field_ref.as_ref())
+                .map(|f| f.field_path.as_str());
+            let value = match (field, &variable.value) {
+                (Some("spec.nodeName"), _) => node_of(pod).unwrap_or_default().to_owned(),
+                (Some("metadata.name"), _) => pod.name_any(),
+                (None, Some(value)) => value.clone(),
+                (other, _) => bail!("{} comes from {other:?}, which is not known here", variable.name),
+            };
+            Ok((variable.name.clone(), value))
+        })
+        .collect()
 }
 
 /// Waits until `count` pods of a ServiceAccount of the install have been put on nodes; ordered by node.

@@ -13,7 +13,7 @@ use object_store::{GetOptions, ObjectStore as _, ObjectStoreExt as _};
 async fn server() -> Result<(RunDir, S3, Bucket)> {
     install_crypto();
     let dir = RunDir::create("s3")?;
-    let s3 = S3::start(dir.path(), dir.path()).await?;
+    let s3 = S3::start(&dir.path().join("s3"), dir.path()).await?;
     let bucket = s3.bucket("data")?;
     Ok((dir, s3, bucket))
 }

@@ -1,17 +1,20 @@
-//! Agents' reports and manifests, over TLS.
+//! Agents' reports, over TLS.
 
+#[cfg(test)]
+mod tests;
+
+use super::manifests::{self, Manifests};
 use crate::auth::{Agent, Refused, Verifier};
 use crate::state::{State, Woken};
 use anyhow::Context;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State as Shared};
+use axum::extract::{DefaultBodyLimit, Request, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use axum_server::tls_rustls::RustlsConfig;
-use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::wire::report::{
     CONTENT_TYPE, MAX_HOLD_MILLIS, OLDEST_PROTOCOL, PROTOCOL, Reply, Report, Verdict, WireError,
     decode_report, encode,
@@ -21,12 +24,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
 
-/// Manifests are large: so many are encoded or decoded at a time.
-const MANIFESTS_AT_ONCE: usize = 2;
+const REPORT: &str = "/v1/report";
+/// Longest time for a report to arrive and be answered; the reply is held for a part of it.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a manifest to arrive.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often the certificate files are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(30);
 /// How long a connection may live on after the end was asked for.
@@ -41,24 +47,31 @@ pub struct Handlers {
     pub verifier: Arc<Verifier>,
     /// Lets held replies go at the end.
     pub shutdown: CancellationToken,
-    manifests: Arc<Semaphore>,
+    pub(super) manifests: Arc<Manifests>,
 }
 
 impl Handlers {
     /// Handlers over this state.
     pub fn new(state: Arc<State>, verifier: Arc<Verifier>, shutdown: CancellationToken) -> Self {
-        Self { state, verifier, shutdown, manifests: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)) }
+        Self { state, verifier, shutdown, manifests: Arc::default() }
     }
 }
 
 /// The routes.
 pub fn router(handlers: Handlers, report_limit: usize, manifest_limit: usize) -> Router {
+    let timeout = |limit| TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limit);
+    let reports = Router::new()
+        .route(REPORT, post(report))
+        .layer(DefaultBodyLimit::max(report_limit))
+        .layer(timeout(REPORT_TIMEOUT));
     let manifests = Router::new()
-        .route("/v1/manifests/{hash}", get(give_manifest).put(take_manifest))
-        .layer(DefaultBodyLimit::max(manifest_limit));
-    Router::new()
-        .route("/v1/report", post(report).layer(DefaultBodyLimit::max(report_limit)))
+        .route("/v1/manifests/{hash}", get(manifests::give).put(manifests::take))
+        .layer(DefaultBodyLimit::max(manifest_limit))
+        .layer(timeout(MANIFEST_TIMEOUT));
+    reports
         .merge(manifests)
+        // Before anything is read of a body: strangers shall not fill our memory.
+        .layer(middleware::from_fn_with_state(handlers.clone(), authenticated))
         .layer(CatchPanicLayer::new())
         .layer(middleware::from_fn(with_request_id))
         .with_state(handlers)
@@ -113,25 +126,37 @@ fn modified(file: &std::path::Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-async fn report(Shared(handlers): Shared<Handlers>, headers: HeaderMap, body: Bytes) -> Response {
-    let count = |outcome: &str| handlers.state.metrics.reports.with_label_values(&[outcome]).inc();
-    let agent = match handlers.authenticate(&headers).await {
-        Ok(agent) => agent,
-        Err(refusal) => {
-            count("unauthorized");
-            return refusal;
+/// Lets agents through, and tells the handlers which one it is.
+async fn authenticated(Shared(handlers): Shared<Handlers>, mut request: Request, next: Next) -> Response {
+    match handlers.authenticate(request.headers()).await {
+        Ok(agent) => {
+            request.extensions_mut().insert(agent);
+            next.run(request).await
         }
-    };
+        Err(refusal) => {
+            if request.uri().path() == REPORT {
+                handlers.count("unauthorized");
+            }
+            refusal
+        }
+    }
+}
+
+async fn report(
+    Shared(handlers): Shared<Handlers>,
+    Extension(agent): Extension<Agent>,
+    body: Bytes,
+) -> Response {
     let started = Instant::now();
     let report = match decode_report(&body) {
         Ok(report) => report,
         Err(error) => {
-            count("refused");
+            handlers.count("refused");
             return refusal(&error);
         }
     };
     if report.speaker.node != agent.node || report.speaker.node_uid != agent.node_uid {
-        count("unauthorized");
+        handlers.count("unauthorized");
         let why = format!(
             "the token is of an agent on node {} ({}), and the report is for {} ({})\n",
             agent.node, agent.node_uid, report.speaker.node, report.speaker.node_uid
@@ -140,7 +165,7 @@ async fn report(Shared(handlers): Shared<Handlers>, headers: HeaderMap, body: By
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let reply = handlers.hear(report, started).await;
-    count(match reply.verdict {
+    handlers.count(match reply.verdict {
         Verdict::Applied => "applied",
         Verdict::Resync { .. } => "resync",
     });
@@ -159,6 +184,10 @@ fn refusal(error: &WireError) -> Response {
 }
 
 impl Handlers {
+    fn count(&self, outcome: &str) {
+        self.state.metrics.reports.with_label_values(&[outcome]).inc();
+    }
+
     /// Applies a report and waits until there is something to say to its sender, at
     /// most as long as it asks.
     async fn hear(&self, report: Report, started: Instant) -> Reply {
@@ -208,6 +237,7 @@ impl Handlers {
             let status = match refused {
                 Refused::Unauthorized(_) => StatusCode::UNAUTHORIZED,
                 Refused::Forbidden(_) => StatusCode::FORBIDDEN,
+                Refused::NotYet => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, format!("{refused}\n")).into_response()
         };
@@ -222,52 +252,4 @@ impl Handlers {
         }
         Ok(agent)
     }
-}
-
-async fn give_manifest(
-    Shared(handlers): Shared<Handlers>,
-    Path(hash): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    if let Err(refusal) = handlers.authenticate(&headers).await {
-        return refusal;
-    }
-    let Some(hash) = ManifestHash::parse(&hash) else { return not_a_hash() };
-    let Some(manifest) = handlers.state.manifest(&hash) else {
-        return (StatusCode::NOT_FOUND, "this extender does not have that manifest\n").into_response();
-    };
-    let Ok(_permit) = handlers.manifests.acquire().await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    match tokio::task::spawn_blocking(move || manifest.encode()).await {
-        Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-async fn take_manifest(
-    Shared(handlers): Shared<Handlers>,
-    Path(hash): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if let Err(refusal) = handlers.authenticate(&headers).await {
-        return refusal;
-    }
-    let Some(hash) = ManifestHash::parse(&hash) else { return not_a_hash() };
-    let Ok(_permit) = handlers.manifests.acquire().await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    match tokio::task::spawn_blocking(move || Manifest::decode_named(hash, &body)).await {
-        Ok(Ok(manifest)) => {
-            handlers.state.offer_manifest(hash, Arc::new(manifest));
-            StatusCode::NO_CONTENT.into_response()
-        }
-        Ok(Err(error)) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-fn not_a_hash() -> Response {
-    (StatusCode::BAD_REQUEST, "a manifest is named by 64 hex digits\n").into_response()
 }

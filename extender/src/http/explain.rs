@@ -1,6 +1,6 @@
 //! Where a pod would go, and why: for people.
 
-use super::scheduler::Handlers;
+use super::scheduler::{Handlers, NOT_YET};
 use axum::body::Bytes;
 use axum::extract::{Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -68,6 +68,9 @@ pub(super) async fn of_body(Shared(handlers): Shared<Handlers>, headers: HeaderM
 }
 
 fn answer(handlers: &Handlers, headers: &HeaderMap, pod: &PodFacts) -> Response {
+    if !handlers.state.agents(|agents| agents.synced) {
+        return sentence(StatusCode::SERVICE_UNAVAILABLE, NOT_YET);
+    }
     let Some(demand) = pod.demand() else {
         return sentence(StatusCode::UNPROCESSABLE_ENTITY, "the pod names and mounts no dataset");
     };

@@ -2,4 +2,5 @@
 
 pub mod agents;
 pub mod explain;
+mod manifests;
 pub mod scheduler;

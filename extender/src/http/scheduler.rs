@@ -6,13 +6,14 @@ use crate::state::State;
 use anyhow::Context;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hearth_core::decide::{self, Decided, Now};
-use hearth_core::index::ClusterIndex;
+use hearth_core::index::{ClusterIndex, Problem};
 use hearth_core::pod::{Demand, PodFacts};
 use hearth_core::wire::scheduler::{CallError, parse_call, parse_preempt};
 use hearth_runtime::request_id::with_request_id;
@@ -26,6 +27,9 @@ use tower_http::timeout::TimeoutLayer;
 
 /// No call takes longer: kube-scheduler has given up long before.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why nobody is judged yet.
+pub(super) const NOT_YET: &str = "this extender has just started and does not know the cluster yet";
 
 /// What the handlers live by.
 #[derive(Clone)]
@@ -73,27 +77,30 @@ pub async fn serve(listen: SocketAddr, router: Router, shutdown: CancellationTok
     Ok(())
 }
 
-async fn prioritize(Shared(handlers): Shared<Handlers>, body: Bytes) -> Response {
-    handlers.answer("prioritize", || {
-        let call = parse_call(&body)?;
+/// A body, or why it is none: that is counted, too.
+type Body = Result<Bytes, BytesRejection>;
+
+async fn prioritize(Shared(handlers): Shared<Handlers>, body: Body) -> Response {
+    handlers.answer("prioritize", body, |body| {
+        let call = parse_call(body)?;
         let decided =
             handlers.decide(&call.pod, |index, now, demand| decide::prioritize(index, now, &call, demand));
         Ok((call.pod, decided))
     })
 }
 
-async fn filter(Shared(handlers): Shared<Handlers>, body: Bytes) -> Response {
-    handlers.answer("filter", || {
-        let call = parse_call(&body)?;
+async fn filter(Shared(handlers): Shared<Handlers>, body: Body) -> Response {
+    handlers.answer("filter", body, |body| {
+        let call = parse_call(body)?;
         let decided =
             handlers.decide(&call.pod, |index, now, demand| decide::filter(index, now, &call, demand));
         Ok((call.pod, decided))
     })
 }
 
-async fn preempt(Shared(handlers): Shared<Handlers>, body: Bytes) -> Response {
-    handlers.answer("preempt", || {
-        let call = parse_preempt(&body)?;
+async fn preempt(Shared(handlers): Shared<Handlers>, body: Body) -> Response {
+    handlers.answer("preempt", body, |body| {
+        let call = parse_preempt(body)?;
         let decided =
             handlers.decide(&call.pod, |index, now, demand| decide::preempt(index, now, &call, demand));
         Ok((call.pod, decided))
@@ -121,16 +128,27 @@ impl Handlers {
     fn answer(
         &self,
         verb: &'static str,
-        decide: impl FnOnce() -> Result<(PodFacts, Decided), CallError>,
+        body: Body,
+        decide: impl FnOnce(&[u8]) -> Result<(PodFacts, Decided), CallError>,
     ) -> Response {
         let mut observer = self.state.metrics.call(verb);
-        let (pod, decided) = match decide() {
+        let mut refuse = |status: StatusCode, why: &dyn std::fmt::Display| {
+            observer.ended(Outcome::Refused);
+            tracing::warn!(verb, "a call was refused: {why}");
+            (status, format!("{why}\n")).into_response()
+        };
+        // An empty index would call every dataset unknown and every node cold. As an
+        // error the scheduler takes it for what it is: it tries again, or does without us.
+        if !self.state.agents(|agents| agents.synced) {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, &NOT_YET);
+        }
+        let body = match body {
+            Ok(body) => body,
+            Err(rejection) => return refuse(rejection.status(), &rejection.body_text()),
+        };
+        let (pod, decided) = match decide(&body) {
             Ok(decided) => decided,
-            Err(error) => {
-                observer.ended(Outcome::Refused);
-                tracing::warn!(verb, "a call was refused: {error}");
-                return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
-            }
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
         };
         self.state.metrics.candidates.observe(decided.candidates as f64);
         self.state.metrics.taken.observe(decided.taken as f64);
@@ -143,7 +161,10 @@ impl Handlers {
             "decided"
         );
         if let Some(decision) = decided.decision {
-            let weighed = decision.weighing.problems.iter().map(ToString::to_string);
+            // A manifest on its way here is nothing that the pod's owner could mend.
+            let weighed = decision.weighing.problems.iter();
+            let weighed = weighed.filter(|problem| !matches!(problem, Problem::NoManifest(_)));
+            let weighed = weighed.map(ToString::to_string);
             let problems: Vec<String> = decision.demand.problems.iter().cloned().chain(weighed).collect();
             if !problems.is_empty() {
                 self.warnings.warn(&pod, problems);
@@ -160,7 +181,7 @@ impl Handlers {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
-    use axum::body::{Body, to_bytes};
+    use axum::body::to_bytes;
     use axum::http::Request;
     use hearth_core::index::Settings;
     use parking_lot::Mutex;
@@ -175,12 +196,33 @@ mod tests {
         }
     }
 
+    /// Panics at every warning.
+    struct Clumsy;
+
+    impl Warnings for Clumsy {
+        fn warn(&self, _: &PodFacts, _: Vec<String>) {
+            panic!("a bug");
+        }
+    }
+
+    const UNKNOWN_DATASET: &str = r#"{"Pod":{"metadata":{"namespace":"n","name":"p","uid":"u","annotations":{"hearth.dev/datasets":"none,No!"}}},"Nodes":null,"NodeNames":["a"]}"#;
+
+    fn state() -> Arc<State> {
+        let state = State::new(Settings::default(), Metrics::new().unwrap());
+        state.set_agents(|agents| agents.synced = true);
+        Arc::new(state)
+    }
+
+    async fn post(handlers: Handlers, verb: &str, body: &str) -> Response {
+        let request =
+            Request::post(format!("/{verb}")).body(axum::body::Body::from(body.to_owned())).unwrap();
+        router(handlers, 1 << 20).oneshot(request).await.unwrap()
+    }
+
     async fn call(verb: &str, body: &str) -> (StatusCode, String, Vec<String>) {
         let kept = Arc::new(Kept::default());
-        let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
-        let handlers = Handlers { state, warnings: kept.clone(), client: None };
-        let request = Request::post(format!("/{verb}")).body(Body::from(body.to_owned())).unwrap();
-        let response = router(handlers, 1 << 20).oneshot(request).await.unwrap();
+        let handlers = Handlers { state: state(), warnings: kept.clone(), client: None };
+        let response = post(handlers, verb, body).await;
         assert!(response.headers().contains_key("x-request-id"));
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -206,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_dataset_warns_and_a_preferred_pod_still_schedules() {
-        let body = r#"{"Pod":{"metadata":{"namespace":"n","name":"p","uid":"u","annotations":{"hearth.dev/datasets":"none,No!"}}},"Nodes":null,"NodeNames":["a"]}"#;
+        let body = UNKNOWN_DATASET;
         let (status, reply, problems) = call("prioritize", body).await;
         assert_eq!((status, reply.as_str()), (StatusCode::OK, "[]"));
         assert_eq!(problems.len(), 2, "{problems:?}");
@@ -223,5 +265,32 @@ mod tests {
         let (status, reply, _) =
             call("prioritize", r#"{"Pod":{"metadata":{}},"Nodes":null,"NodeNames":["a"]}"#).await;
         assert_eq!((status, reply.as_str()), (StatusCode::OK, "[]"));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_judged_before_the_cluster_is_known() {
+        let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
+        let kept = Arc::new(Kept::default());
+        for verb in ["filter", "prioritize", "preempt"] {
+            let handlers = Handlers { state: state.clone(), warnings: kept.clone(), client: None };
+            let response = post(handlers, verb, UNKNOWN_DATASET).await;
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+        assert!(kept.0.lock().is_empty(), "no Event says that the dataset is unknown");
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_call() {
+        let state = state();
+        let handlers = || Handlers { state: state.clone(), warnings: Arc::new(Clumsy), client: None };
+        let response = post(handlers(), "prioritize", UNKNOWN_DATASET).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let harmless = r#"{"Pod":{"metadata":{}},"Nodes":null,"NodeNames":["a"]}"#;
+        assert_eq!(post(handlers(), "prioritize", harmless).await.status(), StatusCode::OK);
+        let text = prometheus::TextEncoder::new().encode_to_string(&state.metrics.registry.gather()).unwrap();
+        for outcome in ["answered", "failed"] {
+            let line = format!("calls_total{{outcome=\"{outcome}\",verb=\"prioritize\"}} 1");
+            assert!(text.contains(&line), "{line} is not in:\n{text}");
+        }
     }
 }

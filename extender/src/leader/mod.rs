@@ -16,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 const FIELD_MANAGER: &str = "hearth-extender";
 /// Longest time that one write may take.
 const WRITE: Duration = Duration::from_secs(5);
+/// So long after the start, statuses are written whoever is silent.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
+/// How often a leader that has just started looks whether the agents have reported.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// The leader's duties and what they live by.
 pub struct Duties {
@@ -41,8 +45,7 @@ impl Duties {
                 // Dropping them is safe at any point: each write stands for itself.
                 tokio::select! {
                     () = self.nudge() => {}
-                    () = self.dataset_statuses() => {}
-                    () = self.warmup_statuses() => {}
+                    () = self.statuses() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }
@@ -53,6 +56,17 @@ impl Duties {
                 }
             }
         }
+    }
+}
+
+impl Duties {
+    async fn statuses(&self) {
+        // An extender that has just started would call everything cold, and a warm-up
+        // that is complete would seem to begin again.
+        while self.state.readiness(SETTLED_AFTER).is_err() {
+            tokio::time::sleep(SETTLING).await;
+        }
+        tokio::join!(self.dataset_statuses(), self.warmup_statuses());
     }
 }
 

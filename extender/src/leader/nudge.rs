@@ -8,13 +8,15 @@
 //! in our own namespace, and means nothing to anybody else.
 
 use super::{Duties, FIELD_MANAGER, WRITE};
+use crate::watch::WaitingPod;
 use hearth_core::decide::{self, Now};
 use hearth_core::index::ClusterIndex;
-use hearth_core::pod::Demand;
+use hearth_core::pod::{Asked, Demand};
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,10 +35,56 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Longest pause between nudges for one pod.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
 
+/// Which nodes would take a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Takers {
+    /// These; pods that ask for the same share one set.
+    Nodes(Arc<HashSet<String>>),
+    /// Any: the pod insists no more.
+    Any,
+}
+
+impl Takers {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Nodes(nodes) if nodes.is_empty())
+    }
+
+    /// Whether there is one that was not there `before`.
+    fn has_new(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::Nodes(before), Self::Nodes(now)) => !Arc::ptr_eq(before, now) && !now.is_subset(before),
+            (Self::Nodes(_), Self::Any) => true,
+            (Self::Any, _) => false,
+        }
+    }
+}
+
+/// What decides which nodes take a pod that insists; many pods have it in common.
+#[derive(PartialEq, Eq, Hash)]
+struct Question<'a> {
+    namespace: &'a str,
+    asked: Vec<(&'a str, &'a str, &'a [String])>,
+    min_warm_percent: u8,
+    understood: bool,
+}
+
+impl<'a> Question<'a> {
+    fn of(demand: &'a Demand) -> Self {
+        let part =
+            |asked: &'a Asked| (asked.namespace.as_str(), asked.dataset.as_str(), asked.selection.globs());
+        Self {
+            namespace: &demand.namespace,
+            asked: demand.asked.iter().map(part).collect(),
+            min_warm_percent: demand.min_warm_percent,
+            understood: demand.problems.is_empty(),
+        }
+    }
+}
+
 /// What is remembered of a waiting pod.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Memory {
-    passed: bool,
+    takers: Takers,
     next: Instant,
     pause: Duration,
 }
@@ -48,42 +96,50 @@ struct Nudger {
 }
 
 impl Nudger {
-    /// Takes a look at the waiting pods, each with whether some node would take it;
+    /// Takes a look at the waiting pods, each with the nodes that would take it;
     /// whether kube-scheduler should be told.
-    fn look(&mut self, now: Instant, pods: impl IntoIterator<Item = (String, bool)>) -> bool {
+    fn look(&mut self, now: Instant, pods: impl IntoIterator<Item = (String, Takers)>) -> bool {
         let mut before = std::mem::take(&mut self.pods);
         let mut nudge = false;
-        for (uid, passes) in pods {
-            let memory = match (before.remove(&uid), passes) {
-                (_, false) => Memory { passed: false, next: now, pause: AGAIN },
+        for (uid, takers) in pods {
+            let (next, pause) = match before.remove(&uid) {
+                _ if takers.is_empty() => (now, AGAIN),
                 // It could go somewhere from the start: the scheduler is probably at it.
-                (None, true) => Memory { passed: true, next: now + AGAIN, pause: AGAIN },
-                (Some(memory), true) if !memory.passed || now >= memory.next => {
+                None => (now + AGAIN, AGAIN),
+                // The nodes before may have no room for it: each new one is a new chance.
+                Some(memory) if takers.has_new(&memory.takers) => {
                     nudge = true;
-                    let pause = if memory.passed { (memory.pause * 2).min(AGAIN_AT_MOST) } else { AGAIN };
-                    Memory { passed: true, next: now + pause, pause }
+                    (now + AGAIN, AGAIN)
                 }
-                (Some(memory), true) => memory,
+                // The replica that the scheduler asks may have heard of it a moment too late.
+                Some(memory) if now >= memory.next => {
+                    nudge = true;
+                    let pause = (memory.pause * 2).min(AGAIN_AT_MOST);
+                    (now + pause, pause)
+                }
+                Some(memory) => (memory.next, memory.pause),
             };
-            self.pods.insert(uid, memory);
+            self.pods.insert(uid, Memory { takers, next, pause });
         }
         nudge
     }
+
+    /// The pods were looked at, and the scheduler could not be told: all that could
+    /// go somewhere are as good as not told.
+    fn failed(&mut self, now: Instant) {
+        for memory in self.pods.values_mut() {
+            memory.next = memory.next.min(now + APART);
+        }
+    }
 }
 
-/// Whether some live node would take a pod with this demand.
-fn passes_somewhere(index: &ClusterIndex, now: Now, demand: &Demand) -> bool {
-    if !demand.insists(now.unix_seconds) {
-        return true;
-    }
+/// The live, schedulable nodes that would take a pod that insists.
+fn takers(index: &ClusterIndex, now: Now, demand: &Demand) -> HashSet<String> {
     let weighing = index.weigh(now.monotonic, demand);
-    let schedulable = |node: &str| index.node_facts(node).is_some_and(|facts| facts.schedulable);
-    let takes =
-        |node: &str| schedulable(node) && decide::rejection(index, now, demand, &weighing, node).is_none();
-    match weighing.requested {
-        0 => index.live_nodes(now.monotonic).any(takes),
-        _ => weighing.nodes.iter().any(|node| takes(&node.node)),
-    }
+    decide::passing(index, now, demand, &weighing)
+        .filter(|node| index.node_facts(node).is_some_and(|facts| facts.schedulable))
+        .map(str::to_owned)
+        .collect()
 }
 
 impl Duties {
@@ -91,12 +147,8 @@ impl Duties {
         let api: Api<CSIStorageCapacity> = Api::namespaced(self.client.clone(), &self.namespace);
         let mut nudger = Nudger::default();
         loop {
-            let now = self.state.now();
             let waiting = self.known.waiting();
-            let pods = waiting.into_iter().map(|(uid, pod)| {
-                let passes = self.state.read(|index| passes_somewhere(index, now, &pod.demand));
-                (uid, passes)
-            });
+            let pods = self.takers_of(&waiting).await;
             if nudger.look(Instant::now(), pods) {
                 match tokio::time::timeout(WRITE, touch(&api)).await {
                     Ok(Ok(_)) => {
@@ -104,9 +156,13 @@ impl Duties {
                         tracing::debug!("kube-scheduler was told to try rejected pods again");
                     }
                     Ok(Err(error)) => {
-                        tracing::warn!("kube-scheduler could not be told to try again: {error}")
+                        nudger.failed(Instant::now());
+                        tracing::warn!("kube-scheduler could not be told to try again: {error}");
                     }
-                    Err(_) => tracing::warn!("kube-scheduler could not be told to try again in time"),
+                    Err(_) => {
+                        nudger.failed(Instant::now());
+                        tracing::warn!("kube-scheduler could not be told to try again in time");
+                    }
                 }
                 tokio::time::sleep(APART).await;
             }
@@ -117,6 +173,36 @@ impl Duties {
             // A timeout is as good a reason to look.
             let _ = tokio::time::timeout(AT_LEAST_EVERY, changed).await;
         }
+    }
+}
+
+impl Duties {
+    /// The nodes that would take each of the waiting pods. Pods of one owner ask for
+    /// the same, and are weighed once.
+    async fn takers_of(&self, waiting: &[(String, WaitingPod)]) -> Vec<(String, Takers)> {
+        let now = self.state.now();
+        let mut weighed: HashMap<Question<'_>, Arc<HashSet<String>>> = HashMap::new();
+        let mut pods = Vec::with_capacity(waiting.len());
+        for (uid, pod) in waiting {
+            let demand = &*pod.demand;
+            if !demand.insists(now.unix_seconds) {
+                pods.push((uid.clone(), Takers::Any));
+                continue;
+            }
+            let question = Question::of(demand);
+            let nodes = match weighed.get(&question) {
+                Some(nodes) => nodes.clone(),
+                None => {
+                    let nodes = Arc::new(self.state.read(|index| takers(index, now, demand)));
+                    weighed.insert(question, nodes.clone());
+                    // Many different demands must not hold up what else this thread does.
+                    tokio::task::yield_now().await;
+                    nodes
+                }
+            };
+            pods.push((uid.clone(), Takers::Nodes(nodes)));
+        }
+        pods
     }
 }
 
@@ -138,20 +224,24 @@ async fn touch(api: &Api<CSIStorageCapacity>) -> kube::Result<CSIStorageCapacity
 mod tests {
     use super::*;
 
+    fn pod(takers: &[&str]) -> [(String, Takers); 1] {
+        let nodes = takers.iter().map(|node| (*node).to_owned()).collect();
+        [("p".to_owned(), Takers::Nodes(Arc::new(nodes)))]
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pod_that_begins_to_pass_is_nudged_for_at_once_and_then_ever_more_rarely() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut nudger = Nudger::default();
-        let pod = |passes| [("p".to_owned(), passes)];
-        assert!(!nudger.look(at(0), pod(false)));
-        assert!(nudger.look(at(500), pod(true)));
-        assert!(!nudger.look(at(2_400), pod(true)));
-        assert!(nudger.look(at(2_500), pod(true)));
-        assert!(!nudger.look(at(6_400), pod(true)));
-        assert!(nudger.look(at(6_500), pod(true)));
-        assert!(!nudger.look(at(6_600), pod(false)));
-        assert!(nudger.look(at(6_700), pod(true)));
+        assert!(!nudger.look(at(0), pod(&[])));
+        assert!(nudger.look(at(500), pod(&["a"])));
+        assert!(!nudger.look(at(2_400), pod(&["a"])));
+        assert!(nudger.look(at(2_500), pod(&["a"])));
+        assert!(!nudger.look(at(6_400), pod(&["a"])));
+        assert!(nudger.look(at(6_500), pod(&["a"])));
+        assert!(!nudger.look(at(6_600), pod(&[])));
+        assert!(nudger.look(at(6_700), pod(&["a"])));
         assert!(!nudger.look(at(6_800), []));
         assert!(nudger.pods.is_empty());
     }
@@ -160,8 +250,32 @@ mod tests {
     async fn a_pod_that_passes_from_the_start_is_left_to_the_scheduler_for_a_while() {
         let start = Instant::now();
         let mut nudger = Nudger::default();
-        assert!(!nudger.look(start, [("p".to_owned(), true)]));
-        assert!(!nudger.look(start + Duration::from_millis(1_900), [("p".to_owned(), true)]));
-        assert!(nudger.look(start + AGAIN, [("p".to_owned(), true)]));
+        assert!(!nudger.look(start, pod(&["a"])));
+        assert!(!nudger.look(start + Duration::from_millis(1_900), pod(&["a"])));
+        assert!(nudger.look(start + AGAIN, pod(&["a"])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_node_that_gets_warm_is_a_new_chance_and_one_that_goes_is_none() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut nudger = Nudger::default();
+        assert!(!nudger.look(at(0), pod(&[])));
+        assert!(nudger.look(at(100), pod(&["full"])));
+        assert!(nudger.look(at(200), pod(&["full", "free"])));
+        assert!(!nudger.look(at(300), pod(&["full"])));
+        let insists_no_more = [("p".to_owned(), Takers::Any)];
+        assert!(nudger.look(at(400), insists_no_more.clone()));
+        assert!(!nudger.look(at(500), insists_no_more));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nudge_that_failed_is_tried_again_soon() {
+        let start = Instant::now();
+        let mut nudger = Nudger::default();
+        assert!(!nudger.look(start, pod(&[])));
+        assert!(nudger.look(start, pod(&["a"])));
+        nudger.failed(start);
+        assert!(nudger.look(start + APART, pod(&["a"])));
     }
 }

@@ -65,7 +65,10 @@ where
                 }
                 // What is known stays: an API server that is away changes nothing.
                 Some(Err(error)) if !std::mem::replace(&mut failing, true) => {
-                    tracing::warn!(kind = F::KIND, "the API server cannot be followed, trying again: {error}");
+                    tracing::warn!(
+                        kind = F::KIND,
+                        "the API server cannot be followed, trying again: {error}"
+                    );
                 }
                 Some(Err(error)) => tracing::debug!(kind = F::KIND, "still failing: {error}"),
                 None => anyhow::bail!("the watch of every {} ended", F::KIND),

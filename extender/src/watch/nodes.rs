@@ -75,8 +75,9 @@ mod tests {
     use crate::metrics::Metrics;
     use hearth_core::index::Settings;
 
-    fn node(name: &str, spec: serde_json::Value) -> Node {
-        let metadata = serde_json::json!({"name": name, "uid": format!("uid-{name}"), "labels": {"gpu": "yes"}});
+    fn node(name: &str, spec: &serde_json::Value) -> Node {
+        let metadata =
+            serde_json::json!({"name": name, "uid": format!("uid-{name}"), "labels": {"gpu": "yes"}});
         serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
@@ -89,7 +90,7 @@ mod tests {
             (taint("node-role.kubernetes.io/control-plane"), false),
             (taint("nvidia.com/gpu"), true),
         ] {
-            assert_eq!(facts_of(node("n", spec.clone())).schedulable, schedulable, "{spec}");
+            assert_eq!(facts_of(node("n", &spec)).schedulable, schedulable, "{spec}");
         }
     }
 
@@ -104,10 +105,10 @@ mod tests {
             names.join(" ")
         };
         for name in ["a", "b", "c"] {
-            nodes.apply(node(name, serde_json::json!({})));
+            nodes.apply(node(name, &serde_json::json!({})));
         }
         assert_eq!(known(), "a b c");
-        nodes.delete(node("a", serde_json::json!({})));
+        nodes.delete(node("a", &serde_json::json!({})));
         nodes.retain(&HashSet::from(["uid-b".to_owned()]));
         assert_eq!(known(), "b");
     }

@@ -46,7 +46,11 @@ impl Follower<Pod> for Pods {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty());
         self.note_agent(&pod, &uid, node.as_deref());
         let facts = facts_of(&pod);
-        let Some(demand) = facts.demand() else { return };
+        let Some(demand) = facts.demand() else {
+            // Annotations can be taken away again.
+            self.forget_demand(&uid);
+            return;
+        };
         match node {
             Some(node) => self.bound(&facts, &uid, &node, demand),
             None => self.pending(&facts, &uid, demand),
@@ -80,10 +84,8 @@ impl Pods {
 
     fn bound(&mut self, facts: &PodFacts, uid: &str, node: &str, demand: Demand) {
         self.known.set_waiting(uid, None);
-        if self.bound.insert(uid.to_owned(), node.to_owned()).is_some() {
-            return;
-        }
-        if let Some(decision) = self.state.take_decision(uid) {
+        let news = self.bound.insert(uid.to_owned(), node.to_owned()).is_none();
+        if news && let Some(decision) = self.state.take_decision(uid) {
             let metrics = &self.state.metrics;
             let requested = decision.weighing.requested;
             let held = decision.weighing.of(node).held.min(requested);
@@ -104,27 +106,34 @@ impl Pods {
             && pod.labels().get(label).is_some_and(|found| found == value);
         let Some(node) = node.filter(|_| ours) else { return };
         if self.agents.insert(uid.to_owned(), node.to_owned()).is_none() {
-            self.publish_agents();
+            self.state.set_agents(|agents| {
+                agents.uids.insert(uid.to_owned());
+                agents.nodes.insert(node.to_owned());
+            });
         }
     }
 
     fn forget(&mut self, uid: &str) {
-        self.known.set_waiting(uid, None);
-        if self.agents.remove(uid).is_some() {
-            self.publish_agents();
+        if let Some(node) = self.agents.remove(uid) {
+            // While an agent is replaced there can be two on a node.
+            let another = self.agents.values().any(|other| *other == node);
+            self.state.set_agents(|agents| {
+                agents.uids.remove(uid);
+                if !another {
+                    agents.nodes.remove(&node);
+                }
+            });
         }
+        self.forget_demand(uid);
+    }
+
+    fn forget_demand(&mut self, uid: &str) {
+        self.known.set_waiting(uid, None);
         if let Some(node) = self.bound.remove(uid) {
             self.state.write(|index| index.unbind_pod(uid));
             self.state.wake(&node);
         }
         self.count_waiting();
-    }
-
-    fn publish_agents(&self) {
-        self.state.set_agents(|agents| {
-            agents.uids = self.agents.keys().cloned().collect();
-            agents.nodes = self.agents.values().cloned().collect();
-        });
     }
 
     fn count_waiting(&self) {
@@ -172,6 +181,103 @@ fn facts_of(pod: &Pod) -> PodFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events;
+    use crate::metrics::Metrics;
+    use hearth_core::index::{DatasetFacts, DatasetName, NodeFacts, Settings};
+    use hearth_core::manifest::ManifestHash;
+
+    fn pods() -> Pods {
+        let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
+        let (recorder, _) = events::channel(false, state.clone());
+        Pods::new("hearth-system".into(), state, recorder, Arc::default())
+    }
+
+    fn pod(uid: &str, change: &serde_json::Value) -> Pod {
+        let mut json = serde_json::json!({
+            "metadata": {"name": uid, "namespace": "n", "uid": uid, "annotations":
+                {"hearth.dev/datasets": "d", "hearth.dev/locality": "required"}},
+            "spec": {"containers": []}, "status": {"phase": "Pending"},
+        });
+        merge(&mut json, change);
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn merge(json: &mut serde_json::Value, change: &serde_json::Value) {
+        match change.as_object() {
+            Some(fields) => fields.iter().for_each(|(key, value)| merge(&mut json[key], value)),
+            None => *json = change.clone(),
+        }
+    }
+
+    fn wants_of(pods: &Pods, node: &str) -> usize {
+        let name = DatasetName::new("n", "d");
+        let facts = DatasetFacts { manifest: Some(ManifestHash([1; 32])), ..DatasetFacts::default() };
+        pods.state.write(|index| {
+            index.set_dataset(&name, facts);
+            index.set_node(node, NodeFacts::default());
+        });
+        pods.state.orders(node).0.wants.len()
+    }
+
+    #[test]
+    fn a_pod_waits_is_bound_and_ends() {
+        let mut pods = pods();
+        let waiting = |pods: &Pods| pods.state.metrics.waiting_pods.get();
+        pods.apply(pod("p", &serde_json::json!({})));
+        pods.apply(pod(
+            "patient",
+            &serde_json::json!({"metadata": {"annotations": {"hearth.dev/locality": "preferred"}}}),
+        ));
+        assert_eq!(waiting(&pods), 1, "only a pod that insists waits for a warm node");
+        pods.apply(pod("p", &serde_json::json!({"spec": {"nodeName": "a"}})));
+        assert_eq!((waiting(&pods), wants_of(&pods, "a")), (0, 1));
+        pods.apply(pod(
+            "p",
+            &serde_json::json!({"spec": {"nodeName": "a"}, "status": {"phase": "Succeeded"}}),
+        ));
+        assert_eq!(wants_of(&pods, "a"), 0);
+    }
+
+    #[test]
+    fn pods_that_went_unseen_or_lost_their_annotations_want_nothing() {
+        let mut pods = pods();
+        for uid in ["p", "q"] {
+            pods.apply(pod(uid, &serde_json::json!({"spec": {"nodeName": uid}})));
+        }
+        pods.apply(pod("r", &serde_json::json!({})));
+        pods.retain(&HashSet::from(["q".to_owned()]));
+        assert_eq!((wants_of(&pods, "p"), wants_of(&pods, "q")), (0, 1));
+        assert!(pods.known.waiting().is_empty());
+        pods.apply(pod(
+            "q",
+            &serde_json::json!({"spec": {"nodeName": "q"}, "metadata": {"annotations": null}}),
+        ));
+        assert_eq!(wants_of(&pods, "q"), 0);
+    }
+
+    #[test]
+    fn agents_are_expected_on_their_nodes_until_the_last_of_a_node_is_gone() {
+        let mut pods = pods();
+        let agent = |uid: &str| {
+            pod(
+                uid,
+                &serde_json::json!({"spec": {"nodeName": "a"}, "metadata": {"namespace": "hearth-system",
+                "labels": {"app.kubernetes.io/name": "hearth-node-agent"}}}),
+            )
+        };
+        let seen = |pods: &Pods| pods.state.agents(|agents| (agents.uids.len(), agents.nodes.len()));
+        pods.apply(agent("old"));
+        pods.apply(agent("new"));
+        assert_eq!(seen(&pods), (2, 1));
+        pods.delete(agent("old"));
+        assert_eq!(seen(&pods), (1, 1));
+        pods.delete(agent("new"));
+        assert_eq!(seen(&pods), (0, 0));
+        let elsewhere = serde_json::json!({"spec": {"nodeName": "a"},
+            "metadata": {"labels": {"app.kubernetes.io/name": "hearth-node-agent"}}});
+        pods.apply(pod("forged", &elsewhere));
+        assert_eq!(seen(&pods), (0, 0), "a pod of another namespace is no agent");
+    }
 
     #[test]
     fn a_watched_pod_and_a_sent_one_ask_for_the_same() {

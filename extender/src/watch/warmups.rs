@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn a_warm_up_comes_and_goes() {
         let facts = facts_of(&warmup(&["train/**"])).unwrap();
-        assert_eq!((facts.dataset, facts.replicas, facts.priority), (DatasetName::new("n", "d"), Some(2), -5));
+        assert_eq!(
+            (facts.dataset, facts.replicas, facts.priority),
+            (DatasetName::new("n", "d"), Some(2), -5)
+        );
 
         let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
         let known = Arc::new(Known::default());

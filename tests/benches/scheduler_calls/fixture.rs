@@ -8,21 +8,21 @@ use hearth_core::wire::report::{Blocks, Holding, Inventory, NodeStatus, PROTOCOL
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub const NODES: usize = 5_000;
-pub const DATASETS: usize = 100;
+pub(crate) const NODES: usize = 5_000;
+pub(crate) const DATASETS: usize = 100;
 const FILES: usize = 100_000;
 const HOLDERS: usize = NODES / 50;
 const FILE_SIZE: u64 = 100_000;
 
 /// A small generator of numbers that look random and are the same at every run.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,12 +30,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 }
 
-pub fn node_name(number: usize) -> String {
+pub(crate) fn node_name(number: usize) -> String {
     format!("ip-10-{}-{}-{}.eu-central-1.compute.internal", number / 65_536, number / 256 % 256, number % 256)
 }
 
@@ -59,7 +59,7 @@ fn manifest(number: usize) -> Manifest {
     builder.finish().expect("a listing of this size has few blocks").0
 }
 
-pub fn cluster(now: Millis) -> ClusterIndex {
+pub(crate) fn cluster(now: Millis) -> ClusterIndex {
     let mut index = ClusterIndex::new(Settings { silent_after_millis: u64::MAX, ..Settings::default() });
     let mut holdings: BTreeMap<usize, Vec<Holding>> = (0..NODES).map(|node| (node, Vec::new())).collect();
     let mut random = Random::new(1);
@@ -96,7 +96,7 @@ pub fn cluster(now: Millis) -> ClusterIndex {
 }
 
 /// The annotation of a pod: every other one asks for a glob.
-pub fn asks(random: &mut Random) -> String {
+pub(crate) fn asks(random: &mut Random) -> String {
     let dataset = random.below(DATASETS);
     match random.below(2) {
         0 => format!("set-{dataset}"),
@@ -105,7 +105,7 @@ pub fn asks(random: &mut Random) -> String {
 }
 
 /// A call's body with a Pod of about 4 KiB, as a real one has after defaulting.
-pub fn body(asks: &str, locality: &str, names: &[String]) -> Vec<u8> {
+pub(crate) fn body(asks: &str, locality: &str, names: &[String]) -> Vec<u8> {
     let environment: Vec<_> = (0..40)
         .map(|n| serde_json::json!({"name": format!("VARIABLE_{n}"), "value": format!("the value of variable {n}")}))
         .collect();

@@ -1,0 +1,290 @@
+//! Fetches one run of blocks: one request, read into blocks that are written while
+//! the next one comes.
+
+use super::plan::Run;
+use super::source::{FillError, Source};
+use crate::metrics::Metrics;
+use crate::origin::{OriginError, Retries, Wanted};
+use crate::store::{Reservation, Store, StoreError};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use hearth_core::block::{BlockNumber, byte_range};
+use hearth_core::manifest::File;
+use roaring::RoaringBitmap;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// What bytes in memory are counted in, so that a count fits a semaphore's.
+const PAGE: u64 = 4096;
+
+/// What all fetches share.
+pub(super) struct Fetcher {
+    pub(super) store: Store,
+    pub(super) retries: Arc<Retries>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Memory for bytes that have come and are not yet durable.
+    pub(super) buffer: Arc<Semaphore>,
+    /// Told when a request has ended, though its blocks may not be durable yet.
+    pub(super) freed: Arc<Notify>,
+}
+
+/// How a run ended.
+#[derive(Default)]
+pub(super) struct Fetched {
+    /// Block numbers that are durable now.
+    pub(super) done: RoaringBitmap,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// What went wrong with the others; nothing when it was cancelled.
+    pub(super) error: Option<FillError>,
+}
+
+/// Room for a semaphore of that many bytes.
+pub(super) fn pages(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(PAGE)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
+/// How a block's write ended.
+struct Written {
+    number: BlockNumber,
+    bytes: u64,
+    result: Result<(), StoreError>,
+}
+
+/// The state of one run.
+struct Fetch<'a> {
+    fetcher: &'a Fetcher,
+    source: &'a Source,
+    run: &'a Run,
+    file: File<'a>,
+    /// The next block to read.
+    next: BlockNumber,
+    writes: FuturesUnordered<BoxFuture<'static, Written>>,
+    reservation: Reservation,
+    fetched: Fetched,
+}
+
+impl Fetcher {
+    /// Fetches a run. `slot` is given back as soon as the origin is no longer needed.
+    pub(super) async fn fetch(
+        &self,
+        source: &Source,
+        run: &Run,
+        cancel: CancellationToken,
+        slot: OwnedSemaphorePermit,
+    ) -> Fetched {
+        let timer = self.metrics.fill_seconds.start_timer();
+        let mut fetched = Fetched::default();
+        let Some(file) = source.manifest.file(run.file) else { return fetched };
+        // Looks at counters and at the file system's, which takes no longer than a lock.
+        let reserved = self.store.reserve(bytes_of(&file, run));
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                timer.stop_and_discard();
+                fetched.error = Some(error.into());
+                return fetched;
+            }
+        };
+        let mut fetch = Fetch {
+            fetcher: self,
+            source,
+            run,
+            file,
+            next: run.numbers.start,
+            writes: FuturesUnordered::new(),
+            reservation,
+            fetched,
+        };
+        if let Some(Err(error)) = cancel.run_until_cancelled(fetch.read()).await {
+            fetch.fetched.error = Some(error);
+        }
+        // From here on there is nothing to cancel, and no slot to gain by it.
+        cancel.cancel();
+        drop(slot);
+        self.freed.notify_one();
+        while let Some(written) = fetch.writes.next().await {
+            if let Err(error) = fetch.written(written) {
+                fetch.fetched.error.get_or_insert(error);
+            }
+        }
+        timer.observe_duration();
+        fetch.fetched
+    }
+}
+
+impl Fetch<'_> {
+    /// Reads all blocks of the run, trying again from where it came to.
+    async fn read(&mut self) -> Result<(), FillError> {
+        let mut pauses = self.fetcher.retries.begin();
+        loop {
+            let before = self.next;
+            let error = match self.read_once().await {
+                Err(FillError::Origin(error)) => error,
+                other => return other,
+            };
+            if self.next != before {
+                pauses.progressed();
+            }
+            let Some(pause) = pauses.after(&error) else { return Err(error.into()) };
+            self.fetcher.metrics.origin_retries.inc();
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn read_once(&mut self) -> Result<(), FillError> {
+        let Some(origin) = self.source.origin(self.file.origin) else {
+            return Err(OriginError::Refused("the manifest's origin is not in the Dataset".to_owned()).into());
+        };
+        // Before the request, so that no connection waits for memory with its answer half read.
+        let mut memory = self.memory(self.next).await?;
+        let range = self.bytes(self.next).start..self.bytes(self.run.numbers.end - 1).end;
+        let key = self.source.manifest.key(&self.file);
+        let wanted = Wanted { key: &key, validator: self.file.validator, size: self.file.size, range };
+        let mut stream = origin.get(wanted).await?;
+        let mut block = Assembly::new(&self.bytes(self.next));
+        loop {
+            let chunk = tokio::select! {
+                chunk = stream.next() => chunk,
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => {
+                    self.written(written)?;
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { return Err(self.broken(&key).into()) };
+            let mut chunk = chunk?;
+            while !chunk.is_empty() {
+                let Some(data) = block.add(&mut chunk) else { continue };
+                self.write(data, memory);
+                if self.next == self.run.numbers.end {
+                    if chunk.is_empty() && stream.next().await.is_none() {
+                        return Ok(());
+                    }
+                    let what = format!("{key} has more bytes than it was listed with");
+                    return Err(OriginError::Changed(what).into());
+                }
+                block = Assembly::new(&self.bytes(self.next));
+                memory = self.memory(self.next).await?;
+            }
+        }
+    }
+
+    /// Hands a whole block to the store; it is polled beside the reading.
+    fn write(&mut self, data: Bytes, memory: OwnedSemaphorePermit) {
+        let (store, hash, file, number) =
+            (self.fetcher.store.clone(), self.source.hash, self.run.file, self.next);
+        let index = u64::from(number - self.file.first_block);
+        let bytes = data.len() as u64;
+        self.writes.push(Box::pin(async move {
+            let result = store.write_block(&hash, file, index, data).await;
+            drop(memory);
+            Written { number, bytes, result }
+        }));
+        self.next += 1;
+    }
+
+    /// Waits for memory for a block, and lets writes go on meanwhile: they free it.
+    async fn memory(&mut self, number: BlockNumber) -> Result<OwnedSemaphorePermit, FillError> {
+        let range = self.bytes(number);
+        let wanted = u32::try_from(pages(range.end - range.start)).unwrap_or(u32::MAX);
+        let buffer = self.fetcher.buffer.clone();
+        let mut permit = std::pin::pin!(buffer.acquire_many_owned(wanted));
+        loop {
+            tokio::select! {
+                permit = &mut permit => return permit.map_err(|_| StoreError::Closed.into()),
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written)?,
+            }
+        }
+    }
+
+    fn written(&mut self, written: Written) -> Result<(), FillError> {
+        let Written { number, bytes, result } = written;
+        // Now it is held, or it is not: either way it is no longer to come.
+        self.reservation.release(bytes);
+        result?;
+        self.fetched.done.insert(number);
+        self.fetched.bytes += bytes;
+        Ok(())
+    }
+
+    fn bytes(&self, number: BlockNumber) -> Range<u64> {
+        byte_range(self.file.size, u64::from(number - self.file.first_block))
+    }
+
+    fn broken(&self, key: &str) -> OriginError {
+        OriginError::Unavailable(format!(
+            "{key} broke off before block {} was whole",
+            self.next - self.file.first_block
+        ))
+    }
+}
+
+fn bytes_of(file: &File<'_>, run: &Run) -> u64 {
+    let indices = run.indices();
+    byte_range(file.size, u64::from(indices.end - 1)).end
+        - byte_range(file.size, u64::from(indices.start)).start
+}
+
+/// One block's bytes as they come in chunks.
+struct Assembly {
+    length: usize,
+    bytes: BytesMut,
+}
+
+impl Assembly {
+    fn new(range: &Range<u64>) -> Self {
+        // A block's length fits: it is at most the block size.
+        Self { length: (range.end - range.start) as usize, bytes: BytesMut::new() }
+    }
+
+    /// Takes from `chunk` what belongs to the block; the block when it is whole.
+    fn add(&mut self, chunk: &mut Bytes) -> Option<Bytes> {
+        let wanted = self.length - self.bytes.len();
+        if self.bytes.is_empty() && chunk.len() >= wanted {
+            return Some(chunk.split_to(wanted));
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(self.length);
+        }
+        let taken = chunk.split_to(wanted.min(chunk.len()));
+        self.bytes.extend_from_slice(&taken);
+        (self.bytes.len() == self.length).then(|| std::mem::take(&mut self.bytes).freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_become_blocks(content in prop::collection::vec(any::<u8>(), 1..300), cuts in prop::collection::vec(1usize..50, 1..300), block in 1u64..70) {
+            let mut blocks = Vec::new();
+            let lengths: Vec<u64> = (0..content.len() as u64).step_by(block as usize).map(|at| block.min(content.len() as u64 - at)).collect();
+            let mut lengths = lengths.into_iter();
+            let mut assembly = Assembly::new(&(0..lengths.next().unwrap()));
+            let mut rest = content.as_slice();
+            for cut in cuts.into_iter().cycle() {
+                let (chunk, behind) = rest.split_at(cut.min(rest.len()));
+                rest = behind;
+                let mut chunk = Bytes::copy_from_slice(chunk);
+                while !chunk.is_empty() {
+                    if let Some(whole) = assembly.add(&mut chunk) {
+                        blocks.push(whole);
+                        assembly = Assembly::new(&(0..lengths.next().unwrap_or(0)));
+                    }
+                }
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert!(blocks[..blocks.len() - 1].iter().all(|whole| whole.len() as u64 == block));
+            prop_assert_eq!(blocks.concat(), content);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! One want on its way: when it is prepared, what it still lacks, what keeps it. Pure.
+
+use super::plan::{InFlight, Plan, Run};
+use super::source::{FillError, Prepared, Source};
+use crate::origin::{OriginError, shown};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use hearth_core::manifest::ManifestHash;
+use hearth_core::wire::report::{Trouble, TroubleKind, Want};
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often what is all here is looked at again: a damaged block leaves by itself.
+const RECHECK: Duration = Duration::from_secs(60);
+/// When to look again for what another want is fetching.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// What tells wants apart, whoever asks and how urgently.
+pub(super) type Key = (ManifestHash, Vec<String>);
+
+pub(super) fn key(want: &Want) -> Key {
+    (want.manifest, want.globs.clone())
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// To be prepared at that time.
+    Waiting(Instant),
+    /// A task prepares it.
+    Preparing,
+    /// Its plan is good.
+    Active,
+}
+
+/// One want on its way.
+pub(super) struct Job {
+    pub(super) want: Want,
+    phase: Phase,
+    source: Option<Arc<Source>>,
+    plan: Plan,
+    /// Quota, and bytes of it that may still be asked for.
+    allowance: Option<(u64, u64)>,
+    running: usize,
+    backoff: ExponentialBackoff,
+    trouble: Option<(TroubleKind, String)>,
+    /// Objects that are not as they were listed: how many, and one of them.
+    changed: Option<(u64, String)>,
+    /// They are from before the plan was made anew.
+    changed_before: bool,
+    done: bool,
+}
+
+/// One to sixty seconds, with jitter, without end.
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(60))
+        .without_max_times()
+        .build()
+}
+
+impl Job {
+    pub(super) fn new(want: Want, now: Instant) -> Self {
+        Self {
+            want,
+            phase: Phase::Waiting(now),
+            source: None,
+            plan: Plan::default(),
+            allowance: None,
+            running: 0,
+            backoff: backoff(),
+            trouble: None,
+            changed: None,
+            changed_before: false,
+            done: false,
+        }
+    }
+
+    /// The want as it is asked for now.
+    pub(super) fn update(&mut self, want: Want, now: Instant) {
+        let same_spec = self.want.uid == want.uid && self.want.generation == want.generation;
+        self.want = want;
+        if !same_spec {
+            self.source = None;
+            if matches!(self.phase, Phase::Waiting(_)) {
+                self.phase = Phase::Waiting(now);
+                self.backoff = backoff();
+            }
+        }
+    }
+
+    /// When it wants to be prepared; `None` while it need not.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting(at) if self.running == 0 => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Its preparation begins; with what is known already.
+    pub(super) fn begin_preparing(&mut self) -> Option<Arc<Source>> {
+        self.phase = Phase::Preparing;
+        self.source.clone()
+    }
+
+    pub(super) fn prepared(&mut self, outcome: Result<Prepared, FillError>, now: Instant) {
+        match outcome {
+            Ok(prepared) => {
+                self.phase = Phase::Active;
+                self.source = Some(prepared.source);
+                self.plan = Plan::new(prepared.missing);
+                self.allowance = prepared.allowance;
+                // Told until it is known to be otherwise.
+                self.changed_before = true;
+                if !self.plan.has_more() {
+                    self.settle(now);
+                }
+            }
+            Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Hands out its next request.
+    pub(super) fn next(&mut self, in_flight: &InFlight, now: Instant) -> Option<(Arc<Source>, Run)> {
+        if !matches!(self.phase, Phase::Active) {
+            return None;
+        }
+        let source = self.source.clone()?;
+        let Some(run) = self.plan.next(&source.manifest, in_flight) else {
+            self.settle(now);
+            return None;
+        };
+        if let Some((quota, left)) = &mut self.allowance {
+            let mut blocks = RoaringBitmap::new();
+            blocks.insert_range(run.numbers.clone());
+            match left.checked_sub(source.manifest.bytes_of(&blocks)) {
+                Some(rest) => *left = rest,
+                None => {
+                    let quota = *quota;
+                    self.plan.put_back(run.numbers);
+                    self.failed(&FillError::Quota(quota), now);
+                    return None;
+                }
+            }
+        }
+        self.running += 1;
+        Some((source, run))
+    }
+
+    /// Whether it may have a request to hand out.
+    pub(super) fn has_more(&self) -> bool {
+        matches!(self.phase, Phase::Active) && self.plan.has_more()
+    }
+
+    /// A request has ended; `done` are the blocks that are durable.
+    pub(super) fn ended(&mut self, run: &Run, done: &RoaringBitmap, error: Option<&FillError>, now: Instant) {
+        self.running -= 1;
+        if !done.is_empty() {
+            self.backoff = backoff();
+            self.trouble = None;
+        }
+        let rest = ranges_without(run, done);
+        match (error, &self.source) {
+            (Some(FillError::Origin(OriginError::Changed(why))), Some(source)) => {
+                let manifest = source.manifest.clone();
+                for range in rest {
+                    self.plan.put_aside(&manifest, run, range);
+                }
+                if std::mem::take(&mut self.changed_before) {
+                    self.changed = None;
+                }
+                self.changed.get_or_insert_with(|| (0, why.clone())).0 += 1;
+            }
+            (error, _) => {
+                for range in rest {
+                    self.plan.put_back(range);
+                }
+                if let Some(error) = error {
+                    self.failed(error, now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Another want of the same manifest has fetched these.
+    pub(super) fn fetched_by_another(&mut self, done: &RoaringBitmap) {
+        for number in done {
+            self.plan.fetched(number..number + 1);
+        }
+    }
+
+    /// When nothing is left to hand out or to wait for: looks again later.
+    fn settle(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Active) || self.plan.has_more() || self.running > 0 {
+            return;
+        }
+        if !self.plan.has_changed() {
+            self.changed = None;
+        }
+        let after = if self.plan.waits_for_others() {
+            ELSEWHERE
+        } else if self.plan.has_changed() {
+            self.backoff.next().unwrap_or(RECHECK).max(Duration::from_secs(10))
+        } else {
+            self.done = true;
+            self.trouble = None;
+            self.backoff = backoff();
+            RECHECK
+        };
+        self.phase = Phase::Waiting(now + after);
+    }
+
+    fn failed(&mut self, error: &FillError, now: Instant) {
+        self.done = false;
+        self.trouble = Some((error.kind(), error.to_string()));
+        // What is wrong with the origin or the Secret may be mended: look at both again.
+        if matches!(error, FillError::Origin(error) if !error.is_transient()) {
+            self.source = None;
+        }
+        // One failure of many requests at a time counts once.
+        if !matches!(self.phase, Phase::Waiting(until) if until > now) {
+            self.phase = Phase::Waiting(now + self.backoff.next().unwrap_or(RECHECK));
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Blocks that it still lacks, as far as it is known.
+    pub(super) fn missing(&self) -> u64 {
+        self.plan.missing()
+    }
+
+    /// What keeps it, for a person.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = Trouble> + '_ {
+        let changed = self.changed.as_ref().map(|(count, example)| {
+            (
+                TroubleKind::Changed,
+                format!("{count} objects are not as they were listed, for example: {}", shown(example)),
+            )
+        });
+        self.trouble.clone().into_iter().chain(changed).map(|(kind, message)| Trouble {
+            dataset: format!("{}/{}", self.want.namespace, self.want.dataset),
+            manifest: self.want.manifest,
+            kind,
+            message,
+        })
+    }
+}
+
+/// The numbers of a run that are not done, as ranges.
+fn ranges_without(run: &Run, done: &RoaringBitmap) -> Vec<std::ops::Range<u32>> {
+    run.numbers.clone().filter(|number| !done.contains(*number)).map(|number| number..number + 1).collect()
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

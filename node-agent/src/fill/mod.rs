@@ -1,0 +1,357 @@
+//! Fetches what is wanted, the most urgent first, each block once.
+//!
+//! One task decides: it prepares wants, hands out requests to a bounded number of
+//! slots, takes back what failed and counts. Requests run beside it. Nothing of
+//! what is wanted is kept on disk: after a restart the orders come again, and the
+//! store says what is there.
+
+mod fetch;
+mod job;
+mod plan;
+mod rate;
+mod source;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use status::FillStatus;
+
+use crate::config::OriginConfig;
+use crate::datasets::Datasets;
+use crate::manifests::Manifests;
+use crate::metrics::Metrics;
+use crate::origin::Origins;
+use crate::store::Store;
+use fetch::{Fetched, Fetcher};
+use hearth_core::wire::report::Want;
+use job::{Job, Key, key};
+use plan::{InFlight, Run};
+use rate::Rate;
+use source::{FillError, Prepared, Sources};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Wants that are prepared at one time.
+const PREPARING: usize = 8;
+/// How often rate and gauges move when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What fetching needs.
+pub struct FillParts {
+    /// Where blocks go.
+    pub store: Store,
+    /// Where specs come from.
+    pub datasets: Datasets,
+    /// Where manifests come from.
+    pub manifests: Manifests,
+    /// Where blocks come from.
+    pub origins: Arc<Origins>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The task that fetches.
+pub struct Fill {
+    sources: Sources,
+    fetcher: Arc<Fetcher>,
+    metrics: Arc<Metrics>,
+    slots: Arc<Semaphore>,
+    concurrency: usize,
+    jobs: BTreeMap<Key, Job>,
+    running: HashMap<u64, Running>,
+    next_id: u64,
+    preparing: usize,
+    in_flight: InFlight,
+    rate: Rate,
+    /// Since when something has been fetched without its time being counted.
+    busy_since: Option<Instant>,
+    /// The request that is being cancelled for something more urgent.
+    making_room: Option<u64>,
+    tasks: JoinSet<Ended>,
+    status: watch::Sender<FillStatus>,
+}
+
+struct Running {
+    key: Key,
+    run: Run,
+    priority: i32,
+    cancel: CancellationToken,
+}
+
+enum Ended {
+    Prepared(Key, Result<Prepared, FillError>),
+    Fetched(u64, Fetched),
+}
+
+impl Fill {
+    /// Nothing is wanted yet; the receiver follows rate and troubles.
+    pub fn new(config: &OriginConfig, parts: FillParts) -> (Self, watch::Receiver<FillStatus>) {
+        let FillParts { store, datasets, manifests, origins, metrics } = parts;
+        let (status, receiver) = watch::channel(FillStatus::default());
+        let fetcher = Fetcher {
+            store: store.clone(),
+            retries: origins.retries().clone(),
+            metrics: metrics.clone(),
+            buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer_bytes().unwrap_or(0)))),
+            freed: Arc::new(Notify::new()),
+        };
+        let fill = Self {
+            sources: Sources { store, datasets, manifests, origins },
+            fetcher: Arc::new(fetcher),
+            metrics,
+            slots: Arc::new(Semaphore::new(config.concurrency)),
+            concurrency: config.concurrency,
+            jobs: BTreeMap::new(),
+            running: HashMap::new(),
+            next_id: 0,
+            preparing: 0,
+            in_flight: InFlight::default(),
+            rate: Rate::default(),
+            busy_since: None,
+            making_room: None,
+            tasks: JoinSet::new(),
+            status,
+        };
+        (fill, receiver)
+    }
+
+    /// Fetches what `wants` asks for until `shutdown`. Fails only when a task panics.
+    pub async fn run(
+        mut self,
+        mut wants: watch::Receiver<Vec<Want>>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let freed = self.fetcher.freed.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        wants.mark_changed();
+        loop {
+            self.prepare_due();
+            self.hand_out();
+            let due = self.next_due();
+            tokio::select! {
+                changed = wants.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let wants = wants.borrow_and_update().clone();
+                    self.want(wants);
+                }
+                Some(ended) = self.tasks.join_next() => self.ended(ended?),
+                () = freed.notified() => {}
+                () = sleep_until(due) => {}
+                _ = tick.tick() => self.publish(),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        // What is durable is in the index; the rest is fetched after the next start.
+        self.tasks.shutdown().await;
+        Ok(())
+    }
+
+    /// Takes new orders: what is no longer wanted is cancelled.
+    fn want(&mut self, wants: Vec<Want>) {
+        let now = Instant::now();
+        let mut wanted: BTreeMap<Key, Want> = BTreeMap::new();
+        for want in wants {
+            match wanted.entry(key(&want)) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(want);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    if want.priority > entry.get().priority {
+                        entry.insert(want);
+                    }
+                }
+            }
+        }
+        self.jobs.retain(|key, _| wanted.contains_key(key));
+        for running in self.running.values_mut() {
+            match wanted.get(&running.key) {
+                Some(want) => running.priority = want.priority,
+                None => running.cancel.cancel(),
+            }
+        }
+        for (key, want) in wanted {
+            match self.jobs.get_mut(&key) {
+                Some(job) => job.update(want, now),
+                None => {
+                    tracing::info!(
+                        dataset = format!("{}/{}", want.namespace, want.dataset), manifest = ?want.manifest,
+                        globs = ?want.globs, priority = want.priority, "wanted"
+                    );
+                    self.jobs.insert(key, Job::new(want, now));
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn prepare_due(&mut self) {
+        let now = Instant::now();
+        let mut due: Vec<(&Key, &mut Job)> =
+            self.jobs.iter_mut().filter(|(_, job)| job.due().is_some_and(|at| at <= now)).collect();
+        due.sort_by_key(|(_, job)| std::cmp::Reverse(job.want.priority));
+        for (key, job) in due {
+            if self.preparing >= PREPARING {
+                return;
+            }
+            self.preparing += 1;
+            let (sources, want, key, known) =
+                (self.sources.clone(), job.want.clone(), key.clone(), job.begin_preparing());
+            self.tasks.spawn(async move {
+                let outcome = sources.prepare(&want, known).await;
+                Ended::Prepared(key, outcome)
+            });
+        }
+    }
+
+    /// Fills the free slots, the most urgent want first; without one, takes a slot
+    /// from what is less urgent.
+    fn hand_out(&mut self) {
+        let now = Instant::now();
+        let mut order: Vec<(i32, Key)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.has_more())
+            .map(|(key, job)| (job.want.priority, key.clone()))
+            .collect();
+        order.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+        // Requests that wait for the disk count too; the buffer bounds them before this does.
+        let most_running = self.concurrency.saturating_mul(64);
+        for (priority, key) in order {
+            let Some(job) = self.jobs.get_mut(&key) else { continue };
+            loop {
+                if !job.has_more() || self.running.len() >= most_running {
+                    break;
+                }
+                let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+                    self.make_room(priority);
+                    return;
+                };
+                let Some((source, run)) = job.next(&self.in_flight, now) else { break };
+                let id = self.next_id;
+                self.next_id += 1;
+                self.in_flight.begin(&run);
+                let cancel = CancellationToken::new();
+                let running =
+                    Running { key: key.clone(), run: run.clone(), priority, cancel: cancel.clone() };
+                self.running.insert(id, running);
+                self.busy_since.get_or_insert(now);
+                let fetcher = self.fetcher.clone();
+                self.tasks.spawn(async move {
+                    let fetched = fetcher.fetch(&source, &run, cancel, slot).await;
+                    Ended::Fetched(id, fetched)
+                });
+            }
+        }
+    }
+
+    /// Cancels one request that is less urgent than `priority`: its slot comes free,
+    /// and what it has read whole stays.
+    fn make_room(&mut self, priority: i32) {
+        if self.making_room.is_some_and(|id| self.running.contains_key(&id)) {
+            return;
+        }
+        // A request that only waits for the disk has no slot, and its token is cancelled.
+        let victims = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.priority < priority && !running.cancel.is_cancelled());
+        let Some((id, victim)) = victims.min_by_key(|(_, running)| running.priority) else { return };
+        victim.cancel.cancel();
+        self.making_room = Some(*id);
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let now = Instant::now();
+        match ended {
+            Ended::Prepared(key, outcome) => {
+                self.preparing -= 1;
+                if let Some(job) = self.jobs.get_mut(&key) {
+                    if let Err(error) = &outcome {
+                        tracing::warn!(
+                            dataset = format!("{}/{}", job.want.namespace, job.want.dataset),
+                            "cannot be fetched: {error}"
+                        );
+                    }
+                    job.prepared(outcome, now);
+                }
+                self.publish();
+            }
+            Ended::Fetched(id, fetched) => {
+                let Some(running) = self.running.remove(&id) else { return };
+                self.in_flight.end(&running.run);
+                self.rate.fetched(fetched.bytes);
+                if self.running.is_empty() {
+                    self.count_busy(now);
+                    self.busy_since = None;
+                    self.rate.idle();
+                }
+                let troubled = fetched.error.is_some();
+                for (key, job) in &mut self.jobs {
+                    if *key == running.key {
+                        if let Some(error) = &fetched.error {
+                            tracing::debug!(
+                                dataset = format!("{}/{}", job.want.namespace, job.want.dataset),
+                                "{error}"
+                            );
+                        }
+                        job.ended(&running.run, &fetched.done, fetched.error.as_ref(), now);
+                    } else if key.0 == running.key.0 {
+                        job.fetched_by_another(&fetched.done);
+                    }
+                }
+                if troubled || self.running.is_empty() {
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    fn count_busy(&mut self, now: Instant) {
+        if let Some(since) = &mut self.busy_since {
+            self.rate.was_busy(now - *since);
+            *since = now;
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        if self.preparing >= PREPARING {
+            return None;
+        }
+        self.jobs.values().filter_map(Job::due).min()
+    }
+
+    /// Brings status and gauges up to date.
+    fn publish(&mut self) {
+        self.count_busy(Instant::now());
+        let status = FillStatus::new(self.rate.bytes_per_second(), self.jobs.values());
+        let metrics = &self.metrics;
+        metrics.origin_rate.set(status.origin_bytes_per_second.unwrap_or(0) as f64);
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let done = self.jobs.values().filter(|job| job.is_done()).count();
+        metrics.fill_running.set(gauge(self.running.len()));
+        metrics.wants.with_label_values(&["done"]).set(gauge(done));
+        metrics.wants.with_label_values(&["pending"]).set(gauge(self.jobs.len() - done));
+        let missing: u64 = self.jobs.values().map(Job::missing).sum();
+        metrics.fill_missing_blocks.set(i64::try_from(missing).unwrap_or(i64::MAX));
+        status.count(metrics);
+        self.status.send_if_modified(|before| {
+            let changed = *before != status;
+            *before = status;
+            changed
+        });
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

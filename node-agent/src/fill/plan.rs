@@ -1,0 +1,229 @@
+//! What is still to fetch of one manifest, cut into requests. Pure.
+
+use hearth_core::block::BlockNumber;
+use hearth_core::manifest::Manifest;
+use hearth_core::object::ObjectId;
+use roaring::RoaringBitmap;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Blocks that one request fetches at most: enough to make its overhead small, few
+/// enough that something more urgent need not wait long.
+pub(super) const LONGEST_RUN: u32 = 8;
+
+/// Adjacent blocks of one object, fetched by one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Index of the file in the manifest.
+    pub(super) file: usize,
+    /// The object, whatever manifest lists it.
+    pub(super) object: ObjectId,
+    /// Block numbers in the manifest.
+    pub(super) numbers: Range<BlockNumber>,
+    /// Number of the file's first block.
+    pub(super) first_block: BlockNumber,
+}
+
+impl Run {
+    /// Indices of its blocks within the file.
+    pub(super) fn indices(&self) -> Range<u32> {
+        self.numbers.start - self.first_block..self.numbers.end - self.first_block
+    }
+}
+
+/// Blocks that are being fetched, by object, for whichever want.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(HashMap<ObjectId, RoaringBitmap>);
+
+impl InFlight {
+    pub(super) fn begin(&mut self, run: &Run) {
+        self.0.entry(run.object).or_default().insert_range(run.indices());
+    }
+
+    pub(super) fn end(&mut self, run: &Run) {
+        if let Some(blocks) = self.0.get_mut(&run.object) {
+            blocks.remove_range(run.indices());
+            if blocks.is_empty() {
+                self.0.remove(&run.object);
+            }
+        }
+    }
+
+    fn has_any(&self, run: &Run) -> bool {
+        self.0.get(&run.object).is_some_and(|blocks| blocks.range_cardinality(run.indices()) > 0)
+    }
+}
+
+/// What is still to fetch of one manifest for one want.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Not asked for yet.
+    missing: RoaringBitmap,
+    /// Being fetched for another want: to be looked at again.
+    elsewhere: RoaringBitmap,
+    /// Their objects are not what the manifest says: to be tried again much later.
+    changed: RoaringBitmap,
+}
+
+impl Plan {
+    pub(super) fn new(missing: RoaringBitmap) -> Self {
+        Self { missing, ..Self::default() }
+    }
+
+    /// Whether there may be something to hand out.
+    pub(super) fn has_more(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// Blocks not fetched yet, those that are under way left out.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing.len() + self.elsewhere.len() + self.changed.len()
+    }
+
+    pub(super) fn waits_for_others(&self) -> bool {
+        !self.elsewhere.is_empty()
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Hands out the next request, in the manifest's order.
+    pub(super) fn next(&mut self, manifest: &Manifest, in_flight: &InFlight) -> Option<Run> {
+        loop {
+            let start = self.missing.min()?;
+            let Some(file) = manifest.file_of_block(start) else {
+                // Numbers that the manifest does not have cannot be fetched.
+                self.missing.remove_range(start..);
+                return None;
+            };
+            let mut end = start + 1;
+            let limit = file.blocks().end.min(start.saturating_add(LONGEST_RUN));
+            while end < limit && self.missing.contains(end) {
+                end += 1;
+            }
+            self.missing.remove_range(start..end);
+            let run = Run {
+                file: file.index,
+                object: manifest.object_id(&file),
+                numbers: start..end,
+                first_block: file.first_block,
+            };
+            if in_flight.has_any(&run) {
+                self.elsewhere.insert_range(start..end);
+                continue;
+            }
+            return Some(run);
+        }
+    }
+
+    /// Takes blocks back that were handed out and not fetched.
+    pub(super) fn put_back(&mut self, numbers: Range<BlockNumber>) {
+        self.missing.insert_range(numbers);
+    }
+
+    /// Takes back blocks of an object that is not what the manifest says, with
+    /// whatever else of it was still to be asked for.
+    pub(super) fn put_aside(&mut self, manifest: &Manifest, run: &Run, numbers: Range<BlockNumber>) {
+        self.changed.insert_range(numbers);
+        if let Some(file) = manifest.file(run.file) {
+            let mut rest = RoaringBitmap::new();
+            rest.insert_range(file.blocks());
+            rest &= &self.missing;
+            self.missing -= &rest;
+            self.changed |= rest;
+        }
+    }
+
+    /// Another want of the same manifest has fetched these.
+    pub(super) fn fetched(&mut self, numbers: Range<BlockNumber>) {
+        self.missing.remove_range(numbers.clone());
+        self.elsewhere.remove_range(numbers.clone());
+        self.changed.remove_range(numbers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_core::block::BLOCK_SIZE;
+    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin};
+    use hearth_core::object::{AccessDomain, Validator};
+    use proptest::prelude::*;
+
+    fn manifest(sizes: &[u64]) -> Manifest {
+        let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
+        let mut builder = ManifestBuilder::new(AccessDomain::new("n", None), vec![origin]);
+        for (index, size) in sizes.iter().enumerate() {
+            builder.push(ListedObject {
+                origin: 0,
+                path: format!("{index:04}"),
+                size: *size,
+                modified: 0,
+                validator: Validator::Modified(1),
+            });
+        }
+        builder.finish().unwrap().0
+    }
+
+    #[test]
+    fn adjacent_blocks_of_one_file_make_one_request() {
+        let manifest = manifest(&[0, 3 * BLOCK_SIZE, 1, 20 * BLOCK_SIZE]);
+        let mut plan = Plan::new((0..manifest.blocks()).filter(|number| *number != 10).collect());
+        let mut ranges = Vec::new();
+        while let Some(run) = plan.next(&manifest, &InFlight::default()) {
+            ranges.push((run.file, run.numbers.clone(), run.indices()));
+        }
+        assert_eq!(
+            ranges,
+            [(1, 0..3, 0..3), (2, 3..4, 0..1), (3, 4..10, 0..6), (3, 11..19, 7..15), (3, 19..24, 15..20)]
+        );
+    }
+
+    #[test]
+    fn what_is_under_way_for_another_want_is_not_asked_for_twice() {
+        let manifest = manifest(&[BLOCK_SIZE, BLOCK_SIZE]);
+        let all: RoaringBitmap = (0..2).collect();
+        let (mut one, mut other, mut in_flight) =
+            (Plan::new(all.clone()), Plan::new(all), InFlight::default());
+        let run = one.next(&manifest, &in_flight).unwrap();
+        in_flight.begin(&run);
+        assert_eq!(other.next(&manifest, &in_flight).unwrap().numbers, 1..2);
+        assert!(other.waits_for_others());
+        in_flight.end(&run);
+        other.fetched(run.numbers);
+        assert!(!other.waits_for_others() && other.missing() == 0);
+    }
+
+    #[test]
+    fn a_changed_object_is_put_aside_whole() {
+        let manifest = manifest(&[20 * BLOCK_SIZE, BLOCK_SIZE]);
+        let mut plan = Plan::new((0..21).collect());
+        let run = plan.next(&manifest, &InFlight::default()).unwrap();
+        plan.put_aside(&manifest, &run, run.numbers.clone());
+        assert_eq!(plan.next(&manifest, &InFlight::default()).unwrap().numbers, 20..21);
+        assert!(plan.next(&manifest, &InFlight::default()).is_none());
+        assert!(plan.has_changed());
+        assert_eq!(plan.missing(), 20);
+    }
+
+    proptest! {
+        #[test]
+        fn every_missing_block_is_handed_out_once(
+            sizes in prop::collection::vec(0..12 * BLOCK_SIZE, 1..20),
+            missing in prop::collection::btree_set(0u32..250, 0..100),
+        ) {
+            let manifest = manifest(&sizes);
+            let mut plan = Plan::new(missing.iter().copied().collect());
+            let mut handed = Vec::new();
+            while let Some(run) = plan.next(&manifest, &InFlight::default()) {
+                let file = manifest.file(run.file).unwrap();
+                prop_assert!(file.blocks().contains(&run.numbers.start) && run.numbers.end <= file.blocks().end);
+                prop_assert!(run.numbers.len() <= LONGEST_RUN as usize);
+                handed.extend(run.numbers);
+            }
+            let expected: Vec<u32> = missing.into_iter().filter(|number| *number < manifest.blocks()).collect();
+            prop_assert_eq!(handed, expected);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Gets all that is needed to fetch a want: its Dataset, its manifest, its origins.
+
+use crate::datasets::Datasets;
+use crate::manifests::{ManifestError, Manifests, blocking};
+use crate::origin::{Address, Origin, OriginError, Origins};
+use crate::store::{Store, StoreError};
+use hearth_api::Dataset;
+use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::object::AccessDomain;
+use hearth_core::selection::{GlobError, Selection};
+use hearth_core::wire::report::{TroubleKind, Want};
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+
+/// Why a want cannot be fetched.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum FillError {
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Manifest(String),
+    #[error("the part that is asked for cannot be understood: {0}")]
+    Globs(#[from] GlobError),
+    #[error("the dataset's quota on one node is used up: spec.cache.quota is {0} bytes")]
+    Quota(u64),
+}
+
+impl FillError {
+    pub(super) fn kind(&self) -> TroubleKind {
+        match self {
+            Self::Origin(error) => error.trouble(),
+            Self::Store(error) if error.is_no_space() => TroubleKind::NoSpace,
+            Self::Quota(_) => TroubleKind::NoSpace,
+            Self::Store(_) => TroubleKind::Store,
+            Self::Manifest(_) | Self::Globs(_) => TroubleKind::Origin,
+        }
+    }
+}
+
+impl From<ManifestError> for FillError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Store(error) => Self::Store(error),
+            error @ ManifestError::Nowhere { .. } => Self::Manifest(error.to_string()),
+        }
+    }
+}
+
+/// Where a want comes from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) hash: ManifestHash,
+    pub(super) manifest: Arc<Manifest>,
+    /// One for each of the manifest's.
+    origins: Vec<Arc<dyn Origin>>,
+    quota: Option<u64>,
+    selection: Selection,
+}
+
+impl Source {
+    /// The origin of one of the manifest's files.
+    pub(super) fn origin(&self, index: u16) -> Option<&Arc<dyn Origin>> {
+        self.origins.get(usize::from(index))
+    }
+}
+
+/// What a want's fetching starts from.
+pub(super) struct Prepared {
+    pub(super) source: Arc<Source>,
+    /// Blocks to fetch.
+    pub(super) missing: RoaringBitmap,
+    /// Bytes that the dataset may still take; `None` without a quota.
+    pub(super) allowance: Option<(u64, u64)>,
+}
+
+/// Prepares wants.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) store: Store,
+    pub(super) datasets: Datasets,
+    pub(super) manifests: Manifests,
+    pub(super) origins: Arc<Origins>,
+}
+
+impl Sources {
+    /// Opens what a want comes from, unless `known` is still good, and counts what is missing.
+    pub(super) async fn prepare(
+        &self,
+        want: &Want,
+        known: Option<Arc<Source>>,
+    ) -> Result<Prepared, FillError> {
+        let source = match known {
+            Some(source) => source,
+            None => Arc::new(self.open(want).await?),
+        };
+        let (store, counted) = (self.store.clone(), source.clone());
+        blocking(move || {
+            let missing = store.missing(&counted.hash, &counted.selection)?;
+            let allowance = counted.quota.map(|quota| {
+                let held = store.held(&counted.hash).unwrap_or_default();
+                (quota, quota.saturating_sub(counted.manifest.bytes_of(&held)))
+            });
+            Ok(Prepared { source: counted, missing, allowance })
+        })
+        .await
+        .map_err(FillError::from)
+    }
+
+    async fn open(&self, want: &Want) -> Result<Source, FillError> {
+        let selection = Selection::new(want.globs.iter().cloned())?;
+        let dataset = self.datasets.of(want).await?;
+        let name = format!("{}/{}", want.namespace, want.dataset);
+        let manifest = self.manifests.adopted(want.manifest, &name).await?;
+        let mut origins = Vec::with_capacity(manifest.origins().len());
+        for listed in manifest.origins() {
+            let spec = spec_of(&dataset, &manifest, listed).ok_or_else(|| {
+                OriginError::Refused(format!(
+                    "Dataset {name} names another origin or Secret than when this version was listed; the next version will be fetched"
+                ))
+            })?;
+            origins.push(self.origins.open(&want.namespace, spec).await?);
+        }
+        // The API server has checked it; what it lets through limits nothing.
+        let quota = dataset.quota_bytes().unwrap_or(None);
+        Ok(Source { hash: want.manifest, manifest, origins, quota, selection })
+    }
+}
+
+/// The Dataset's origin that a manifest's is of. The identity must be the one that
+/// listed: what it may read goes into the cache under its name.
+fn spec_of<'a>(
+    dataset: &'a Dataset,
+    manifest: &Manifest,
+    listed: &hearth_core::manifest::ManifestOrigin,
+) -> Option<&'a hearth_api::Origin> {
+    let namespace = dataset.metadata.namespace.as_deref().unwrap_or_default();
+    dataset.spec.origins.iter().find(|spec| {
+        let secret = spec.secret_ref.as_ref().map(|secret| secret.name.as_str());
+        AccessDomain::new(namespace, secret) == *manifest.domain()
+            && Address::of(spec).is_ok_and(|address| address.in_manifest(&spec.path) == *listed)
+    })
+}

@@ -1,0 +1,23 @@
+//! Hearth's node agent: caches blocks of datasets on one node and reports which it holds.
+//!
+//! The way of the data, one module each: orders come in the replies to reports
+//! ([`reporter`]), what is missing is planned and fetched ([`fill`]) from where it
+//! lives ([`origin`]) and kept ([`store`]). One agent of the cluster lists origins
+//! for all ([`lister`]).
+
+pub mod admin;
+pub mod config;
+pub mod credentials;
+pub mod datasets;
+pub mod fill;
+pub mod identity;
+pub mod lister;
+pub mod manifests;
+pub mod metrics;
+pub mod origin;
+pub mod replicas;
+pub mod reporter;
+pub mod run;
+pub mod store;
+#[cfg(test)]
+mod testing;

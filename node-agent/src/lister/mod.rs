@@ -1,0 +1,243 @@
+//! Lists origins for the cluster, while this agent holds the Lease for it.
+//!
+//! Each Dataset is listed when it is new, when its spec changes and at its
+//! interval; several at a time, so that one slow origin delays no other. A version
+//! is stored, offered to the extenders and only then named in the status, so that
+//! whoever reads the name finds the manifest.
+
+mod agenda;
+pub(crate) mod listing;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use crate::manifests::Manifests;
+use crate::metrics::Metrics;
+use crate::origin::{OriginError, Origins};
+use agenda::{Agenda, Name, name_of};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use hearth_api::{Dataset, DatasetStatus};
+use hearth_core::manifest::ManifestHash;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource, ResourceExt};
+use listing::Listing;
+use status::Failure;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the Lease that says who lists.
+pub const LEASE: &str = "hearth-lister";
+const FIELD_MANAGER: &str = "hearth-lister";
+/// Datasets that are listed at one time.
+const PARALLEL: usize = 8;
+/// A listing that takes longer is given up: ten million keys in pages of a thousand
+/// take a quarter of an hour.
+const PATIENCE: Duration = Duration::from_secs(3600);
+const API_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What listing needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Lister {
+    /// The API server.
+    pub client: kube::Client,
+    /// Where to list.
+    pub origins: Arc<Origins>,
+    /// Where manifests go.
+    pub manifests: Manifests,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What became of one listing.
+struct Ended {
+    name: Name,
+    written: Option<Dataset>,
+    succeeded: bool,
+}
+
+impl Lister {
+    /// Lists whenever `leading` until `shutdown`. Fails only when a task panics.
+    pub async fn run(
+        self,
+        mut leading: watch::Receiver<bool>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let leads = *leading.borrow_and_update();
+            self.metrics.lister_leading.set(i64::from(leads));
+            tokio::select! {
+                result = self.lead(), if leads => result?,
+                changed = leading.changed() => if changed.is_err() { return Ok(()) },
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Lists for as long as it is polled; what is under way ends with it.
+    async fn lead(&self) -> anyhow::Result<()> {
+        tracing::info!("this agent lists origins for the cluster");
+        let api: Api<Dataset> = Api::all(self.client.clone());
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let mut events = std::pin::pin!(events);
+        let mut agenda = Agenda::default();
+        let mut tasks: JoinSet<Ended> = JoinSet::new();
+        loop {
+            while tasks.len() < PARALLEL
+                && let Some((name, dataset)) = agenda.take_due(Instant::now())
+            {
+                let lister = self.clone();
+                tasks.spawn(async move { lister.one(name, dataset).await });
+            }
+            let due = agenda.next_due().filter(|_| tasks.len() < PARALLEL);
+            tokio::select! {
+                event = events.try_next() => match event {
+                    Ok(Some(event)) => take(&mut agenda, event),
+                    Ok(None) => anyhow::bail!("the watch of Datasets ended"),
+                    Err(error) => tracing::warn!("Datasets cannot be watched: {error}"),
+                },
+                Some(ended) = tasks.join_next() => {
+                    let Ended { name, written, succeeded } = ended?;
+                    agenda.ended(&name, written, succeeded, Instant::now());
+                }
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    async fn one(&self, name: Name, dataset: Arc<Dataset>) -> Ended {
+        let timer = self.metrics.listing_seconds.start_timer();
+        let outcome = match self.unlisted(&name, &dataset).await {
+            false => {
+                timer.stop_and_discard();
+                return Ended { name, written: None, succeeded: true };
+            }
+            true => tokio::time::timeout(PATIENCE, self.list(&name, &dataset)).await.unwrap_or_else(|_| {
+                Err(failure(&OriginError::Unavailable(format!(
+                    "listing took longer than {} seconds",
+                    PATIENCE.as_secs()
+                ))))
+            }),
+        };
+        timer.observe_duration();
+        let (outcome, encoding) = match outcome {
+            Ok((hash, listing, encoding)) => (Ok((hash, listing)), Some((hash, encoding))),
+            Err(failure) => (Err(failure), None),
+        };
+        let label = if outcome.is_ok() { "ok" } else { "failed" };
+        self.metrics.listings.with_label_values(&[label]).inc();
+        if let Err(failure) = &outcome {
+            tracing::warn!(dataset = name, "the origin was not listed: {}", failure.message);
+        }
+        let status = status::after(&dataset, &outcome, Timestamp::now());
+        if let Some((hash, encoding)) = &encoding
+            && !status::is_current(&dataset, &status)
+        {
+            let taken = self.manifests.offer(*hash, encoding).await;
+            tracing::info!(dataset = name, manifest = ?hash, taken, "a version was listed");
+        }
+        let written = match self.write(&dataset, status).await {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::warn!(dataset = name, "the status was not written: {error}");
+                return Ended { name, written: None, succeeded: false };
+            }
+        };
+        // Not before it is named: a version that nobody names is to be forgotten.
+        if let Some((hash, _)) = encoding
+            && let Err(error) = self.manifests.adopted(hash, &name).await
+        {
+            tracing::warn!(dataset = name, "the version is not in this node's inventory: {error}");
+        }
+        Ended { name, written, succeeded: outcome.is_ok() }
+    }
+
+    /// Whether a Dataset is to be listed now. One that is never listed again only
+    /// needs its manifest to be known here, so that extenders can ask for it.
+    async fn unlisted(&self, name: &str, dataset: &Dataset) -> bool {
+        if !matches!(dataset.refresh_interval(), Ok(None)) {
+            return true;
+        }
+        let Some(status) = &dataset.status else { return true };
+        let hash = status.version.as_ref().and_then(|version| ManifestHash::parse(&version.manifest));
+        let Some(hash) = hash.filter(|_| status.observed_generation == dataset.metadata.generation) else {
+            return true;
+        };
+        match self.manifests.adopted(hash, name).await {
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!(dataset = name, "its manifest is lost, it is listed again: {error}");
+                true
+            }
+        }
+    }
+
+    async fn list(&self, name: &str, dataset: &Dataset) -> Result<(ManifestHash, Listing, Bytes), Failure> {
+        let listing = listing::list(&self.origins, dataset).await.map_err(|error| failure(&error))?;
+        let encoding = Bytes::from(listing.manifest.encode());
+        let hash = ManifestHash::of(&encoding);
+        self.manifests.put(hash, name, encoding.clone()).await.map_err(|error| Failure {
+            reason: "StoreFailed",
+            message: format!("the node agent that lists cannot keep the manifest: {error}"),
+        })?;
+        Ok((hash, listing, encoding))
+    }
+
+    /// Writes the lister's part of a status, if it is another than before.
+    async fn write(&self, dataset: &Dataset, status: DatasetStatus) -> Result<Option<Dataset>, kube::Error> {
+        if status::is_current(dataset, &status) {
+            return Ok(None);
+        }
+        let api: Api<Dataset> =
+            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
+        let patch = serde_json::json!({
+            "apiVersion": Dataset::api_version(&()),
+            "kind": Dataset::kind(&()),
+            // A Dataset made again under the name is another one.
+            "metadata": {"name": dataset.name_any(), "uid": dataset.uid()},
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let name = dataset.name_any();
+        let patch = Patch::Apply(&patch);
+        let patched = api.patch_status(&name, &params, &patch);
+        match tokio::time::timeout(API_PATIENCE, patched).await {
+            Ok(Ok(written)) => Ok(Some(written)),
+            // Deleted meanwhile: nobody is left to tell.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
+        }
+    }
+}
+
+fn take(agenda: &mut Agenda, event: Event<Dataset>) {
+    match event {
+        Event::Init => agenda.begin(),
+        Event::InitApply(dataset) => agenda.listed(dataset),
+        Event::InitDone => agenda.end(Instant::now()),
+        Event::Apply(dataset) => agenda.applied(dataset, Instant::now()),
+        Event::Delete(dataset) => {
+            tracing::info!(dataset = name_of(&dataset), "deleted");
+            agenda.deleted(&dataset);
+        }
+    }
+}
+
+fn failure(error: &OriginError) -> Failure {
+    Failure { reason: error.reason(), message: error.to_string() }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

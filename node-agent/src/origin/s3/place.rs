@@ -1,0 +1,180 @@
+//! Where a bucket is reached, and the URLs of its keys.
+
+use crate::origin::OriginError;
+use crate::origin::shown;
+use hearth_api::{Addressing, OriginOptions};
+use std::fmt::Write;
+use std::sync::Arc;
+
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// A bucket as it is reached. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(in crate::origin) struct Place(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// URL of the bucket without a trailing slash.
+    base: String,
+    bucket: String,
+    prefix: String,
+    region: String,
+    endpoint: String,
+}
+
+impl Place {
+    pub(in crate::origin) fn new(
+        bucket: &str,
+        prefix: String,
+        options: Option<&OriginOptions>,
+    ) -> Result<Self, OriginError> {
+        let given = options.and_then(|options| options.endpoint.as_deref());
+        let region = options.and_then(|options| options.region.as_deref()).unwrap_or(DEFAULT_REGION);
+        if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(OriginError::Refused(format!(
+                "options.region is \"{}\", and letters, digits and - are allowed",
+                shown(region)
+            )));
+        }
+        let endpoint = match given {
+            Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
+            None => format!("https://s3.{region}.{}", partition(region)),
+        };
+        let wrong = || {
+            OriginError::Refused(format!(
+                "options.endpoint is \"{}\", and http(s)://HOST[:PORT] is allowed",
+                shown(&endpoint)
+            ))
+        };
+        let (scheme, authority) = endpoint.split_once("://").ok_or_else(wrong)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
+        if !matches!(scheme, "http" | "https") || authority.is_empty() || !authority.chars().all(plain) {
+            return Err(wrong());
+        }
+        let virtual_hosted = match options.and_then(|options| options.addressing) {
+            Some(addressing) => addressing == Addressing::VirtualHosted,
+            // No certificate covers a name with more dots.
+            None => given.is_none() && !bucket.contains('.'),
+        };
+        let base = if virtual_hosted {
+            format!("{scheme}://{bucket}.{authority}")
+        } else {
+            format!("{endpoint}/{bucket}")
+        };
+        if reqwest::Url::parse(&base).is_err() {
+            return Err(wrong());
+        }
+        Ok(Self(Arc::new(Inner {
+            base,
+            bucket: bucket.to_owned(),
+            prefix,
+            region: region.to_owned(),
+            endpoint,
+        })))
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.0.prefix
+    }
+
+    /// For sentences: the bucket and who has it.
+    pub(super) fn name(&self) -> String {
+        format!("bucket {} at {}", self.0.bucket, self.0.endpoint)
+    }
+
+    /// For sentences: one object.
+    pub(super) fn shown(&self, key: &str) -> String {
+        format!("s3://{}/{}", self.0.bucket, shown(key))
+    }
+
+    /// URL of an object.
+    pub(super) fn object(&self, key: &str) -> String {
+        let mut url = String::with_capacity(self.0.base.len() + 1 + key.len() + key.len() / 4);
+        url.push_str(&self.0.base);
+        url.push('/');
+        encode(&mut url, key, true);
+        url
+    }
+
+    /// URL of a page of the listing of what is below the prefix.
+    pub(super) fn listing(&self, continuation: Option<&str>) -> String {
+        let mut url = format!("{}?encoding-type=url&list-type=2&prefix=", self.0.base);
+        encode(&mut url, &self.0.prefix, false);
+        if let Some(token) = continuation {
+            url.push_str("&continuation-token=");
+            encode(&mut url, token, false);
+        }
+        url
+    }
+}
+
+/// AWS in China has a domain of its own.
+fn partition(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+}
+
+/// Percent-encodes as signatures want it: all but unreserved characters.
+fn encode(url: &mut String, text: &str, keep_slashes: bool) {
+    for &byte in text.as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte as char),
+            b'/' if keep_slashes => url.push('/'),
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(url, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(bucket: &str, options: &serde_json::Value) -> String {
+        let options: OriginOptions = serde_json::from_value(options.clone()).unwrap();
+        match Place::new(bucket, String::new(), Some(&options)) {
+            Ok(place) => place.object("k"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn buckets_are_addressed_as_documented() {
+        use serde_json::json;
+        assert_eq!(base("b", &json!({})), "https://b.s3.us-east-1.amazonaws.com/k");
+        assert_eq!(base("b.c", &json!({})), "https://s3.us-east-1.amazonaws.com/b.c/k");
+        assert_eq!(base("b", &json!({"region": "cn-north-1"})), "https://b.s3.cn-north-1.amazonaws.com.cn/k");
+        assert_eq!(base("b", &json!({"addressing": "Path"})), "https://s3.us-east-1.amazonaws.com/b/k");
+        assert_eq!(base("b", &json!({"endpoint": "http://minio:9000/"})), "http://minio:9000/b/k");
+        assert_eq!(
+            base("b", &json!({"endpoint": "https://oss.example", "addressing": "VirtualHosted"})),
+            "https://b.oss.example/k"
+        );
+    }
+
+    #[test]
+    fn endpoints_are_hosts_and_nothing_else() {
+        for endpoint in ["minio:9000", "http://", "http://a/b", "http://u:p@h", "ftp://h", "http://h?x"] {
+            assert!(
+                base("b", &serde_json::json!({"endpoint": endpoint})).starts_with("options.endpoint is"),
+                "{endpoint}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_encoded_once() {
+        let options = serde_json::from_value(serde_json::json!({"endpoint": "http://h"})).unwrap();
+        let place = Place::new("b", "p//q/".into(), Some(&options)).unwrap();
+        assert_eq!(place.object("a//b c+é%/?#"), "http://h/b/a//b%20c%2B%C3%A9%25/%3F%23");
+        assert_eq!(
+            place.listing(Some("t/=")),
+            "http://h/b?encoding-type=url&list-type=2&prefix=p%2F%2Fq%2F&continuation-token=t%2F%3D"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Puts the agent together and runs it: the only place that starts its tasks.
+
+use crate::admin;
+use crate::config::Config;
+use crate::config::units::Room;
+use crate::credentials::Secrets;
+use crate::datasets::Datasets;
+use crate::fill::{Fill, FillParts};
+use crate::identity;
+use crate::lister::{self, Lister};
+use crate::manifests::Manifests;
+use crate::metrics::Metrics;
+use crate::origin::{AllowedRoots, Origins};
+use crate::replicas::Replicas;
+use crate::reporter::{Reporter, ReporterParts};
+use crate::store::{MinFree, Store, StoreConfig};
+use anyhow::Context;
+use hearth_core::wire::report::Speaker;
+use hearth_runtime::lease::Election;
+use hearth_runtime::tasks::Tasks;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What is under way at the end may take this long.
+const GRACE: Duration = Duration::from_secs(8);
+/// The ServiceAccount of agents, for the sentence that says how to grant it a Secret.
+const ACCOUNT: &str = "hearth-node-agent";
+
+/// Runs the agent until it is asked to end or cannot go on.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new().context("the metrics cannot be registered")?);
+    let token = tokio::fs::read_to_string(&config.token_file)
+        .await
+        .with_context(|| format!("tokenFile {} cannot be read", config.token_file.display()))?;
+    let node_uid = identity::node_uid(&token, &config.node_name)?;
+    let client = hearth_runtime::kube_client::connect(config.kubeconfig.as_deref()).await?;
+    let store = open_store(&config).await?;
+    let identity = store.identity();
+    tracing::info!(node = config.node_name, store = %identity.uuid, boot = identity.boot, "the store is open");
+
+    let roots = AllowedRoots::new(config.file_origins.allowed_roots.clone());
+    let secrets = Secrets::of_cluster(client.clone(), format!("{}:{ACCOUNT}", config.namespace));
+    let origins = Arc::new(Origins::new(&config.origin, roots, secrets, metrics.clone())?);
+    let (replicas, known) = Replicas::new(&config)?;
+    let manifests = Manifests::new(store.clone(), known.clone());
+    let (fill, fill_status) = Fill::new(
+        &config.origin,
+        FillParts {
+            store: store.clone(),
+            datasets: Datasets::new(client.clone()),
+            manifests: manifests.clone(),
+            origins: origins.clone(),
+            metrics: metrics.clone(),
+        },
+    );
+    let speaker =
+        Speaker { node: config.node_name.clone(), node_uid, store: identity.uuid, boot: identity.boot };
+    let (reporter, wants) = Reporter::new(ReporterParts {
+        speaker,
+        store: store.clone(),
+        manifests: manifests.clone(),
+        replicas: known,
+        fill: fill_status,
+        metrics: metrics.clone(),
+    });
+    let admin = admin::router(&metrics, store, reporter.last_report());
+    let (leading, leads) = watch::channel(false);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
+    let election = Election::new(lister::LEASE, &config.node_name);
+    let lister = Lister { client, origins, manifests, metrics };
+
+    let shutdown = CancellationToken::new();
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn(
+        "the admin server",
+        hearth_runtime::admin::serve(config.admin.listen, admin, shutdown.clone()),
+    );
+    tasks.spawn("looking up the extender", replicas.run(shutdown.clone()));
+    tasks.spawn("reporting", reporter.run(shutdown.clone()));
+    tasks.spawn("fetching", fill.run(wants, shutdown.clone()));
+    tasks.spawn("the lister's election", election.run(leases, leading, shutdown.clone()));
+    tasks.spawn("listing", lister.run(leads, shutdown));
+    tasks.run(GRACE).await
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let store = StoreConfig {
+        directory: config.store.directory.clone(),
+        capacity: match config.store.capacity {
+            Some(Room::Bytes(bytes)) => Some(bytes),
+            Some(Room::Percent(_)) | None => None,
+        },
+        min_free: match config.store.min_free {
+            Room::Bytes(bytes) => MinFree::Bytes(bytes),
+            Room::Percent(percent) => MinFree::Percent(percent),
+        },
+    };
+    tokio::task::spawn_blocking(move || Store::open(&store))
+        .await
+        .context("opening the store ended")?
+        .with_context(|| format!("the store in {} cannot be opened", config.store.directory.display()))
+}

@@ -1,0 +1,84 @@
+//! What the committer is asked to do.
+
+use super::error::StoreError;
+use super::gate::Pass;
+use super::manifests::Object;
+use hearth_core::manifest::ManifestHash;
+use hearth_core::object::ObjectId;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is durable and in the inventory.
+    Durable,
+    /// The object's file was given up meanwhile: write again.
+    Void,
+}
+
+/// A block whose bytes are durable already.
+pub(super) struct Write {
+    pub(super) object: Arc<Object>,
+    /// The manifest by which it was written.
+    pub(super) manifest: ManifestHash,
+    pub(super) block: u64,
+    pub(super) length: u64,
+    pub(super) sum: u32,
+    pub(super) pass: Pass,
+    pub(super) reply: Reply<Written>,
+}
+
+/// A block that did not read back.
+pub(super) struct GiveUp {
+    pub(super) object: Arc<Object>,
+    pub(super) block: u64,
+    /// The checksum that it should have had; what was written since is left alone.
+    pub(super) sum: Option<u32>,
+    /// Give up the whole object: its file is missing, or its row damaged.
+    pub(super) entire: bool,
+    pub(super) reply: Reply<()>,
+}
+
+/// Objects that a retired manifest listed.
+pub(super) struct Free {
+    pub(super) objects: Vec<Arc<Object>>,
+    pub(super) reply: Reply<()>,
+}
+
+/// Changes of object rows: many go into one transaction.
+pub(super) enum BlockCommand {
+    Write(Write),
+    GiveUp(GiveUp),
+    Free(Free),
+}
+
+/// Changes of manifests: one transaction each.
+pub(super) enum ManifestCommand {
+    /// Keep a manifest whose file is durable.
+    Put { hash: ManifestHash, dataset: String, reply: Reply<()> },
+    /// From here on changes of its objects count.
+    BeginAdopting { hash: ManifestHash, reply: Reply<()> },
+    /// Show it, with the blocks that a scan found.
+    FinishAdopting { hash: ManifestHash, found: RoaringBitmap, reply: Reply<()> },
+    /// Take it out of the inventory; answers what it held.
+    BeginRetiring { hash: ManifestHash, reply: Reply<()> },
+    /// Its objects are freed: forget it.
+    FinishRetiring { hash: ManifestHash, reply: Reply<()> },
+    /// Its file is gone or damaged: forget it now, and find its objects later.
+    Lose { hash: ManifestHash, reply: Reply<()> },
+    /// Remove objects that none of `seen` lists, unless others are known by now;
+    /// answers whether it was done.
+    Collect { objects: Vec<ObjectId>, seen: Vec<ManifestHash>, reply: Reply<bool> },
+    /// No object is there without a manifest.
+    Collected { reply: Reply<()> },
+}
+
+/// All that the committer is asked to do.
+pub(super) enum Command {
+    Block(BlockCommand),
+    Manifest(ManifestCommand),
+}

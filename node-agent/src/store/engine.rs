@@ -1,0 +1,445 @@
+//! The store behind its handle: opening, reading and writing.
+
+use super::StoreConfig;
+use super::StoreIdentity;
+use super::busy::Busy;
+use super::commands::{BlockCommand, Command, GiveUp, ManifestCommand, Reply, Write, Written};
+use super::committer::Committer;
+use super::disk::{DirectoryLock, Disk, DiskFile, is_absent};
+use super::error::StoreError;
+use super::gate::Gate;
+use super::index::Index;
+use super::inventory::Inventory;
+use super::layout::Layout;
+use super::manifests::{Manifests, Object};
+use super::opening;
+use super::rows::{self, BLOCKS_PER_ROW, DamagedRow};
+use super::space::{Reservation, Space, Usage};
+use super::stats::{StoreStats, count};
+use super::subscription::Subscription;
+use super::sweep;
+use bytes::Bytes;
+use hearth_core::block::{self, BlockNumber};
+use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::selection::Selection;
+use hearth_core::wire::report::Holding;
+use roaring::RoaringBitmap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Commands that may wait for the committer; whoever adds more waits.
+const QUEUE: usize = 1024;
+/// Blocks whose bytes are written and synced at once: beyond four a disk gets no
+/// faster, and eight hide the time between one and the next.
+const WRITERS: usize = 8;
+/// Longer than any commit of a disk that still works.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How often a write begins again because its object's file was given up.
+const ATTEMPTS: usize = 5;
+
+/// What all threads of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
+    pub(super) index: Index,
+    pub(super) inventory: Inventory,
+    pub(super) manifests: Manifests,
+    pub(super) gate: Arc<Gate>,
+    pub(super) busy: Arc<Busy>,
+    pub(super) space: Arc<Space>,
+    pub(super) stats: StoreStats,
+    pub(super) identity: StoreIdentity,
+    /// Set when the store closes: background work ends soon.
+    pub(super) closing: AtomicBool,
+    /// Last, so that it outlives the index.
+    pub(super) _lock: Box<dyn DirectoryLock>,
+}
+
+impl Shared {
+    /// Leaves word for the next open to read the whole index, if it seems damaged.
+    pub(super) fn suspect_if_damaged(&self, error: &StoreError) {
+        if matches!(error, StoreError::Damaged { .. }) {
+            let mark = || {
+                self.disk.open(&self.layout.suspicion(), true)?;
+                self.disk.sync_dir(self.layout.root())
+            };
+            if let Err(error) = mark() {
+                tracing::warn!(%error, "the index seems damaged, and that cannot be noted");
+            }
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}
+
+/// The way to the committer.
+#[derive(Clone, Debug)]
+pub(super) struct Queue(SyncSender<Command>);
+
+impl Queue {
+    pub(super) fn send(&self, command: Command) -> Result<(), StoreError> {
+        self.0.send(command).map_err(|_| StoreError::Closed)
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        // Nobody waits any more once this function has given up.
+        self.send(command(Box::new(move |result| _ = sender.send(result))))?;
+        match answer.recv_timeout(PATIENCE) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(late()),
+            Err(RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
+        }
+    }
+
+    pub(super) fn ask_manifest<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> ManifestCommand,
+    ) -> Result<T, StoreError> {
+        self.ask(|reply| Command::Manifest(command(reply)))
+    }
+}
+
+fn late() -> StoreError {
+    StoreError::TimedOut { what: "a commit", seconds: PATIENCE.as_secs() }
+}
+
+/// A block and where it is.
+struct Place {
+    object: Arc<Object>,
+    number: BlockNumber,
+    bytes: Range<u64>,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    /// `None` only while closing.
+    queue: Option<Queue>,
+    threads: Vec<JoinHandle<()>>,
+    writers: Arc<Semaphore>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.queue = None;
+        // The last begun ends first: the sweep has a sender, and the committer works
+        // until all are gone. A thread that panicked has said so already.
+        while let Some(thread) = self.threads.pop() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn open(disk: Arc<dyn Disk>, config: &StoreConfig) -> Result<Self, StoreError> {
+        let (shared, unfinished) = opening::open(disk, config)?;
+        let (sender, receiver) = mpsc::sync_channel(QUEUE);
+        let queue = Queue(sender);
+        let committer = Committer::new(Arc::clone(&shared), receiver);
+        let threads = vec![spawn("hearth-committer", move || committer.run())?];
+        let writers = Arc::new(Semaphore::new(WRITERS));
+        let mut engine = Self { shared, queue: Some(queue.clone()), threads, writers };
+        // Before any background work: what open promises is held when it returns.
+        for hash in &unfinished.adopt_again {
+            engine.adopt(hash)?;
+        }
+        let shared = Arc::clone(&engine.shared);
+        engine.threads.push(spawn("hearth-sweep", move || sweep::run(&shared, &queue, unfinished.collect))?);
+        Ok(engine)
+    }
+
+    pub(super) fn queue(&self) -> Result<&Queue, StoreError> {
+        self.queue.as_ref().ok_or(StoreError::Closed)
+    }
+
+    pub(super) fn identity(&self) -> StoreIdentity {
+        self.shared.identity
+    }
+
+    pub(super) fn manifest(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
+        match self.shared.inventory.state(hash) {
+            Some(_) => self.shared.manifests.load(hash),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn manifest_bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.shared.inventory.state(hash) {
+            Some(_) => self.shared.manifests.bytes(hash),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn manifests(&self) -> Vec<(ManifestHash, String)> {
+        self.shared.inventory.manifests()
+    }
+
+    pub(super) fn is_adopted(&self, hash: &ManifestHash) -> bool {
+        self.shared.inventory.is_adopted(hash)
+    }
+
+    pub(super) fn missing(
+        &self,
+        hash: &ManifestHash,
+        selection: &Selection,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let manifest = self.adopted(hash)?;
+        let asked = manifest.blocks_of(selection);
+        let missing = self.shared.inventory.with_adopted(hash, |held| &asked - held);
+        missing.ok_or(StoreError::UnknownManifest(*hash))
+    }
+
+    pub(super) fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
+        self.shared.inventory.with_adopted(hash, Clone::clone)
+    }
+
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        let reserved = self.shared.space.reserve(bytes);
+        if reserved.as_ref().is_err_and(StoreError::is_no_space) {
+            count(&self.shared.stats.no_space, 1);
+        }
+        reserved
+    }
+
+    pub(super) fn subscribe(&self) -> (Vec<Holding>, Subscription) {
+        self.shared.inventory.subscribe()
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage, StoreError> {
+        self.shared.space.usage()
+    }
+
+    pub(super) fn stats(&self) -> &StoreStats {
+        &self.shared.stats
+    }
+
+    /// The manifest, which is to be adopted.
+    fn adopted(&self, hash: &ManifestHash) -> Result<Arc<Manifest>, StoreError> {
+        let unknown = StoreError::UnknownManifest(*hash);
+        if !self.shared.inventory.is_adopted(hash) {
+            return Err(unknown);
+        }
+        let error = match self.shared.manifests.load(hash) {
+            Ok(Some(manifest)) => return Ok(manifest),
+            Ok(None) => unknown,
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Manifest { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        // It is claimed, and cannot be: nothing of it can be read any more.
+        self.queue()?.ask_manifest(|reply| ManifestCommand::Lose { hash: *hash, reply })?;
+        Err(error)
+    }
+
+    fn place(&self, hash: &ManifestHash, file: usize, block: u64) -> Result<Place, StoreError> {
+        let manifest = self.adopted(hash)?;
+        let none = |why: String| StoreError::NoSuchBlock { manifest: *hash, why };
+        let files = manifest.file_count();
+        let file =
+            manifest.file(file).ok_or_else(|| none(format!("file {file} of {files} was asked for")))?;
+        let blocks = block::blocks_in(file.size);
+        if block >= blocks {
+            return Err(none(format!("block {block} of {blocks} was asked for")));
+        }
+        Ok(Place {
+            object: Arc::new(Object::of(&manifest, &file)),
+            // Within the manifest's numbers, as the file has this block.
+            number: file.first_block + block as BlockNumber,
+            bytes: block::byte_range(file.size, block),
+        })
+    }
+
+    pub(super) async fn write_block(
+        this: &Arc<Self>,
+        hash: ManifestHash,
+        file: usize,
+        block: u64,
+        data: Bytes,
+    ) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let (sender, written) = oneshot::channel();
+            let permit = Arc::clone(&this.writers).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let (engine, data) = (Arc::clone(this), data.clone());
+            let started = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                // Nobody waits any more when the future was dropped.
+                engine.begin_write(hash, file, block, &data, Box::new(move |result| _ = sender.send(result)))
+            });
+            started.await.map_err(|_| StoreError::Closed)??;
+            let written = tokio::time::timeout(PATIENCE, written).await.map_err(|_| late())?;
+            if written.map_err(|_| StoreError::Closed)?? == Written::Durable {
+                return Ok(());
+            }
+        }
+        Err(StoreError::TimedOut { what: "a write of an object that keeps being given up", seconds: 0 })
+    }
+
+    /// Returns when nothing is done in the background any more.
+    #[cfg(test)]
+    pub(super) fn finish_background_work(&mut self) {
+        while self.threads.len() > 1 {
+            self.threads.pop().into_iter().for_each(|thread| thread.join().unwrap());
+        }
+    }
+
+    /// [`Engine::write_block`] for threads that may block.
+    #[cfg(test)]
+    pub(super) fn write_block_now(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        block: u64,
+        data: &[u8],
+    ) -> Result<(), StoreError> {
+        loop {
+            let (sender, written) = mpsc::sync_channel(1);
+            self.begin_write(hash, file, block, data, Box::new(move |result| _ = sender.send(result)))?;
+            if written.recv().map_err(|_| StoreError::Closed)?? == Written::Durable {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes the bytes durable and hands them to the committer, which replies.
+    fn begin_write(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        block: u64,
+        data: &[u8],
+        reply: Reply<Written>,
+    ) -> Result<(), StoreError> {
+        let place = self.place(&hash, file, block)?;
+        let length = place.bytes.end - place.bytes.start;
+        if data.len() as u64 != length {
+            let why = format!("{} bytes were given for a block of {length}", data.len());
+            return Err(StoreError::NoSuchBlock { manifest: hash, why });
+        }
+        let sum = crc32c::crc32c(data);
+        let object = place.object;
+        let pass = self.shared.gate.enter(object.id, block)?;
+        if self.shared.inventory.holds(&hash, place.number) == Some(true) {
+            reply(Ok(Written::Durable));
+            return Ok(());
+        }
+        let opened = self.shared.gate.file(&pass, || self.open_object(&object))?;
+        let path = self.shared.layout.object(&object.id);
+        let written = opened.write_at(place.bytes.start, data).and_then(|()| opened.sync_data());
+        if let Err(error) = written {
+            let error = StoreError::io(&path, error);
+            if error.is_no_space() {
+                count(&self.shared.stats.no_space, 1);
+            }
+            return Err(error);
+        }
+        let write = Write { object, manifest: hash, block, length, sum, pass, reply };
+        self.queue()?.send(Command::Block(BlockCommand::Write(write)))
+    }
+
+    /// Opens an object's file to write. One that is there without a row was left by
+    /// a crash: somebody may still read it, and it may have been whole, so it is
+    /// replaced.
+    fn open_object(&self, object: &Object) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let path = self.shared.layout.object(&object.id);
+        let fail = |error| StoreError::io(&path, error);
+        let disk = &self.shared.disk;
+        let known = self.shared.index.has_object(&object.id)?;
+        let (file, is_new) = disk.open(&path, true).map_err(fail)?;
+        if known == is_new {
+            if is_new {
+                // Somebody removed the file. Its blocks are given up when they are
+                // read; the entry has to be durable before new ones are claimed.
+                disk.sync_dir(&self.shared.layout.object_dir(&object.id)).map_err(fail)?;
+            } else {
+                drop(file);
+                disk.remove(&path).map_err(fail)?;
+                return Ok(disk.open(&path, true).map_err(fail)?.0);
+            }
+        }
+        Ok(file)
+    }
+
+    pub(super) fn read_block(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let place = self.place(hash, file, block)?;
+        if self.shared.inventory.holds(hash, place.number) != Some(true) {
+            return Ok(None);
+        }
+        let key = rows::object_key(&place.object.id, block);
+        let row =
+            self.shared.index.object_row(&key).inspect_err(|error| self.shared.suspect_if_damaged(error))?;
+        let slot = (block % BLOCKS_PER_ROW) as usize;
+        let (sum, entire) = match row {
+            Some(Ok(row)) => (row.sums.get(slot).copied().flatten(), false),
+            Some(Err(DamagedRow)) => {
+                count(&self.shared.stats.rows_damaged, 1);
+                (None, true)
+            }
+            None => (None, true),
+        };
+        let Some(sum) = sum else { return self.give_up(place, block, None, entire) };
+        let length = (place.bytes.end - place.bytes.start) as usize;
+        let mut data = vec![0; length];
+        let path = self.shared.layout.object(&place.object.id);
+        let opened = self.shared.disk.open_to_read(&path);
+        match opened.and_then(|opened| opened.read_at(place.bytes.start, &mut data)) {
+            Ok(()) if crc32c::crc32c(&data) == sum => {
+                count(&self.shared.stats.blocks_read, 1);
+                count(&self.shared.stats.bytes_read, length as u64);
+                Ok(Some(data))
+            }
+            Ok(()) => self.give_up(place, block, Some(sum), false),
+            Err(error) if is_absent(&error) => self.give_up(place, block, Some(sum), true),
+            Err(error) if is_loss(&error) => self.give_up(place, block, Some(sum), false),
+            Err(error) => Err(StoreError::io(&path, error)),
+        }
+    }
+
+    /// Drops a block that does not read back. Removed meanwhile by someone else is
+    /// fine too: the committer looks again.
+    fn give_up(
+        &self,
+        place: Place,
+        block: u64,
+        sum: Option<u32>,
+        entire: bool,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let object = place.object;
+        tracing::warn!(object = %object.id, block, entire, "a block does not read back and is given up");
+        self.queue()?.ask(|reply| {
+            Command::Block(BlockCommand::GiveUp(GiveUp { object, block, sum, entire, reply }))
+        })?;
+        Ok(None)
+    }
+}
+
+/// Whether a failed read says that the bytes are lost, rather than that the
+/// process ran out of something.
+fn is_loss(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|error| StoreError::Index { why: format!("its thread {name} cannot be started: {error}") })
+}

@@ -1,0 +1,201 @@
+//! Manifest files, the decoded ones among them, and which manifests list an object.
+
+use super::disk::{Disk, is_absent, read_all};
+use super::error::StoreError;
+use super::layout::Layout;
+use hearth_core::block::{self, BlockNumber};
+use hearth_core::manifest::{File, Manifest, ManifestHash};
+use hearth_core::object::{AccessDomain, ObjectId};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+/// Decoded manifests that stay in memory though nobody else uses them.
+const KEPT: usize = 4;
+
+/// An object and what it takes to find it in other manifests.
+#[derive(Clone, Debug)]
+pub(super) struct Object {
+    pub(super) id: ObjectId,
+    pub(super) domain: AccessDomain,
+    /// Canonical URI of its origin.
+    pub(super) origin: String,
+    pub(super) key: String,
+    pub(super) size: u64,
+}
+
+impl Object {
+    pub(super) fn of(manifest: &Manifest, file: &File<'_>) -> Self {
+        Self {
+            id: manifest.object_id(file),
+            domain: manifest.domain().clone(),
+            origin: manifest.origins()[usize::from(file.origin)].uri.clone(),
+            key: manifest.key(file),
+            size: file.size,
+        }
+    }
+
+    /// First block numbers of all the manifest's files that are this object.
+    ///
+    /// By its path in the manifest rather than by a table of all objects, which
+    /// would cost more memory than the manifests themselves.
+    fn places_in(&self, manifest: &Manifest) -> Vec<BlockNumber> {
+        let mut places = Vec::new();
+        if *manifest.domain() != self.domain {
+            return places;
+        }
+        for (index, origin) in manifest.origins().iter().enumerate() {
+            if origin.uri != self.origin {
+                continue;
+            }
+            let Some(rest) = self.key.strip_prefix(origin.key_prefix.as_str()) else { continue };
+            let found = match origin.mount.as_str() {
+                "" => manifest.find(rest),
+                mount => manifest.find(&format!("{mount}{rest}")),
+            };
+            if let Some(file) = found
+                && usize::from(file.origin) == index
+                && manifest.object_id(&file) == self.id
+            {
+                places.push(file.first_block);
+            }
+        }
+        places
+    }
+
+    /// How many blocks it has.
+    pub(super) fn blocks(&self) -> u64 {
+        block::blocks_in(self.size)
+    }
+}
+
+/// What of a manifest says whether it can list an object at all.
+#[derive(Debug)]
+struct Scope {
+    domain: AccessDomain,
+    origins: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Decoded {
+    kept: VecDeque<(ManifestHash, Arc<Manifest>)>,
+    in_use: HashMap<ManifestHash, Weak<Manifest>>,
+    scopes: HashMap<ManifestHash, Arc<Scope>>,
+}
+
+/// The manifest files of a store.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    decoded: Mutex<Decoded>,
+}
+
+impl Manifests {
+    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout) -> Self {
+        Self { disk, layout, decoded: Mutex::default() }
+    }
+
+    /// Checks the bytes and writes them, durably.
+    pub(super) fn store(&self, hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
+        let manifest = Arc::new(decode(hash, bytes)?);
+        let (temporary, path) = (self.layout.new_manifest(hash), self.layout.manifest(hash));
+        let written = || {
+            let (file, _) = self.disk.open(&temporary, true)?;
+            file.set_len(0)?;
+            file.write_at(0, bytes)?;
+            file.sync_data()?;
+            self.disk.rename(&temporary, &path)?;
+            self.disk.sync_dir(&self.layout.manifests())
+        };
+        written().map_err(|error| StoreError::io(&path, error))?;
+        self.keep(*hash, &manifest);
+        Ok(())
+    }
+
+    /// The encoding, its hash checked; `None` when there is no such file.
+    pub(super) fn bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.layout.manifest(hash);
+        let bytes = match read_all(self.disk.as_ref(), &path) {
+            Ok(bytes) => bytes,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        check(hash, &bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// The decoded manifest; `None` when there is no such file.
+    pub(super) fn load(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
+        let in_use = self.decoded.lock().in_use.get(hash).and_then(Weak::upgrade);
+        if let Some(manifest) = in_use {
+            self.keep(*hash, &manifest);
+            return Ok(Some(manifest));
+        }
+        let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
+        let manifest = Arc::new(decode(hash, &bytes)?);
+        self.keep(*hash, &manifest);
+        Ok(Some(manifest))
+    }
+
+    /// First block numbers of the manifest's files that are this object.
+    pub(super) fn places(
+        &self,
+        hash: &ManifestHash,
+        object: &Object,
+    ) -> Result<Vec<BlockNumber>, StoreError> {
+        let scope = self.decoded.lock().scopes.get(hash).cloned();
+        if let Some(scope) = scope
+            && (scope.domain != object.domain || !scope.origins.contains(&object.origin))
+        {
+            return Ok(Vec::new());
+        }
+        match self.load(hash)? {
+            Some(manifest) => Ok(object.places_in(&manifest)),
+            None => Err(StoreError::UnknownManifest(*hash)),
+        }
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(&self, hash: &ManifestHash) -> Result<(), StoreError> {
+        {
+            let mut decoded = self.decoded.lock();
+            decoded.kept.retain(|(kept, _)| kept != hash);
+            decoded.in_use.remove(hash);
+            decoded.scopes.remove(hash);
+        }
+        let path = self.layout.manifest(hash);
+        self.disk.remove(&path).map_err(|error| StoreError::io(&path, error))?;
+        Ok(())
+    }
+
+    fn keep(&self, hash: ManifestHash, manifest: &Arc<Manifest>) {
+        let mut decoded = self.decoded.lock();
+        decoded.in_use.insert(hash, Arc::downgrade(manifest));
+        decoded.in_use.retain(|_, manifest| manifest.strong_count() > 0);
+        decoded.scopes.entry(hash).or_insert_with(|| {
+            let origins = manifest.origins().iter().map(|origin| origin.uri.clone()).collect();
+            Arc::new(Scope { domain: manifest.domain().clone(), origins })
+        });
+        decoded.kept.retain(|(kept, _)| *kept != hash);
+        decoded.kept.push_back((hash, Arc::clone(manifest)));
+        if decoded.kept.len() > KEPT {
+            decoded.kept.pop_front();
+        }
+    }
+}
+
+fn check(hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
+    match ManifestHash::of(bytes) {
+        found if found == *hash => Ok(()),
+        found => Err(StoreError::Damaged {
+            what: format!("manifest {hash}"),
+            why: format!("its bytes hash to {found}"),
+        }),
+    }
+}
+
+fn decode(hash: &ManifestHash, bytes: &[u8]) -> Result<Manifest, StoreError> {
+    check(hash, bytes)?;
+    Manifest::decode(bytes).map_err(|why| StoreError::Manifest { manifest: *hash, why: Arc::new(why) })
+}

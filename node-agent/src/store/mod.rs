@@ -1,0 +1,206 @@
+//! The store: blocks of immutable objects on one disk, and a durable index of
+//! what is held.
+//!
+//! # Layout
+//!
+//! ```text
+//! LOCK                      locked for as long as a process has the store open
+//! index.redb                what is held, with a checksum per row and per block
+//! ballast                   given up on a full disk, so that the index can still delete
+//! objects/ab/<32 hex>       one sparse file per object, blocks at their own offsets
+//! manifests/<64 hex>        encodings of the known manifests
+//! ```
+//!
+//! # What may be relied on
+//!
+//! - Order: bytes, then directory entries, then the index, each durable before
+//!   the next; a block is visible in the inventory after that. So what was once
+//!   published is there after a power cut, and nothing else is claimed.
+//! - An object that several known manifests list is stored once and counts in all.
+//! - A block read from here passed its checksum at that moment. One that does not
+//!   pass is dropped from the inventory and can be written again.
+//! - A file that has ever been whole is never written again, only unlinked: whoever
+//!   has it open keeps good bytes.
+//!
+//! All methods block on the disk except [`Store::write_block`], and those that
+//! only look at memory, which say so; call them from blocking threads.
+
+mod adopt;
+#[cfg(any(test, feature = "bench-support"))]
+pub mod bulk;
+mod busy;
+mod commands;
+mod committer;
+mod disk;
+mod engine;
+mod error;
+#[cfg(test)]
+mod fake_disk;
+mod gate;
+mod index;
+mod inventory;
+mod layout;
+mod manifests;
+mod opening;
+mod real_disk;
+mod retire;
+mod rows;
+mod space;
+mod staging;
+mod stats;
+mod subscription;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use space::{MinFree, Reservation, Usage};
+pub use stats::StoreStats;
+pub use subscription::{Subscription, Taken};
+
+use bytes::Bytes;
+use engine::Engine;
+use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::selection::Selection;
+use hearth_core::wire::report::Holding;
+use roaring::RoaringBitmap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a store is and how much it may take.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Its directory; made when it is not there.
+    pub directory: PathBuf,
+    /// Most bytes of blocks to hold; `None` for as much as `min_free` leaves.
+    pub capacity: Option<u64>,
+    /// What must stay free on its file system.
+    pub min_free: MinFree,
+}
+
+/// Which store this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreIdentity {
+    /// Made with the store: a reformatted disk, or a lost index, has another.
+    pub uuid: uuid::Uuid,
+    /// How often it has been opened, this time included.
+    pub boot: u64,
+}
+
+/// A handle to an open store. The last one to go closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Engine>);
+
+impl Store {
+    /// Opens the store, or makes it. What it held is known when this returns.
+    ///
+    /// A damaged index is put aside and an empty one begun, with a new
+    /// [`StoreIdentity::uuid`]: the store is then cold, but true.
+    pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let disk = Arc::new(real_disk::RealDisk);
+        Ok(Self(Arc::new(Engine::open(disk, config)?)))
+    }
+
+    /// Which store this is. Looks at memory only.
+    pub fn identity(&self) -> StoreIdentity {
+        self.0.identity()
+    }
+
+    /// Keeps a manifest, durably, under the name of the dataset (`namespace/name`)
+    /// that it is known from. Refused as [`StoreError::Damaged`] when `bytes` do not
+    /// hash to `hash`. It is not in the inventory before [`Store::adopt`].
+    pub fn put_manifest(&self, hash: ManifestHash, dataset: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.0.put_manifest(hash, dataset, bytes)
+    }
+
+    /// A stored manifest; `None` when it is not here. Kept decoded while it is in use.
+    pub fn manifest(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
+        self.0.manifest(hash)
+    }
+
+    /// The encoding of a stored manifest, its hash checked; `None` when it is not here.
+    pub fn manifest_bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.manifest_bytes(hash)
+    }
+
+    /// The stored manifests and their datasets, adopted or not. Looks at memory only.
+    pub fn manifests(&self) -> Vec<(ManifestHash, String)> {
+        self.0.manifests()
+    }
+
+    /// Whether the manifest is in the inventory. Looks at memory only.
+    pub fn is_adopted(&self, hash: &ManifestHash) -> bool {
+        self.0.is_adopted(hash)
+    }
+
+    /// Takes a stored manifest into the inventory with whatever the store already
+    /// holds of its objects. Adopting what is adopted changes nothing.
+    pub fn adopt(&self, hash: &ManifestHash) -> Result<(), StoreError> {
+        self.0.adopt(hash)
+    }
+
+    /// Forgets a manifest, at once and durably, and then frees the objects that no
+    /// other adopted manifest lists. Freeing goes on after a crash. Retiring what
+    /// is not known changes nothing.
+    pub fn retire(&self, hash: &ManifestHash) -> Result<(), StoreError> {
+        self.0.retire(hash)
+    }
+
+    /// The blocks of a selection that are not held.
+    pub fn missing(&self, hash: &ManifestHash, selection: &Selection) -> Result<RoaringBitmap, StoreError> {
+        self.0.missing(hash, selection)
+    }
+
+    /// The held blocks of an adopted manifest; `None` for others. Looks at memory only.
+    pub fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
+        self.0.held(hash)
+    }
+
+    /// Writes the `block`-th block of a file of an adopted manifest. Done when it is
+    /// durable and in the inventory; writing what is held changes nothing.
+    ///
+    /// Hold a [`Reservation`] of its bytes until then: this does not look at capacity.
+    /// A write whose future is dropped may still happen.
+    pub async fn write_block(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+        data: Bytes,
+    ) -> Result<(), StoreError> {
+        Engine::write_block(&self.0, *hash, file, block, data).await
+    }
+
+    /// Reads the `block`-th block of a file of an adopted manifest. `None` when it is
+    /// not held, or no longer: what turns out damaged or missing leaves the inventory
+    /// before this returns.
+    pub fn read_block(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read_block(hash, file, block)
+    }
+
+    /// Sets room for `bytes` aside until the guard is dropped.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        self.0.reserve(bytes)
+    }
+
+    /// What is held now, and a feed of every change from there on: no change is in
+    /// both or in neither. Looks at memory only.
+    pub fn subscribe(&self) -> (Vec<Holding>, Subscription) {
+        self.0.subscribe()
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        self.0.usage()
+    }
+
+    /// What it counted. Looks at memory only.
+    pub fn stats(&self) -> &StoreStats {
+        self.0.stats()
+    }
+}

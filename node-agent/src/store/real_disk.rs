@@ -1,0 +1,125 @@
+//! The disk of the machine.
+
+use super::disk::{DirectoryLock, Disk, DiskFile, SpaceFacts, is_absent};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Data of tenants: for the agent's eyes only.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// The disk of the machine.
+#[derive(Debug)]
+pub(super) struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(out, offset)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[derive(Debug)]
+struct LockedFile {
+    /// The lock lives as long as the open file.
+    _file: File,
+}
+
+impl DirectoryLock for LockedFile {}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(FILE_MODE);
+        match options.open(path) {
+            Ok(file) => return Ok((Arc::new(RealFile(file)), false)),
+            Err(error) if create && is_absent(&error) => {}
+            Err(error) => return Err(error),
+        }
+        // Two that make the same file at once both say that it is new: each then
+        // has the directory synced, which is once too often and never too rarely.
+        let file = options.create(true).truncate(false).open(path)?;
+        Ok((Arc::new(RealFile(file)), true))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(File::open(path)?)))
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<bool> {
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            // Every name that the store gives is ASCII; others are not its own.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<SpaceFacts> {
+        let facts = rustix::fs::statvfs(path)?;
+        Ok(SpaceFacts {
+            total_bytes: facts.f_blocks.saturating_mul(facts.f_frsize),
+            free_bytes: facts.f_bavail.saturating_mul(facts.f_frsize),
+            total_inodes: facts.f_files,
+            free_inodes: facts.f_favail,
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn DirectoryLock>>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(LockedFile { _file: file }))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn random(&self) -> io::Result<[u8; 16]> {
+        let mut bytes = [0; 16];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,178 @@
+//! The change feed: what came and went since a subscriber last looked.
+
+use super::inventory::BlockChange;
+use hearth_core::manifest::ManifestHash;
+use hearth_core::wire::report::{Blocks, Change};
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Most block changes merged for a subscriber that does not take them; then it
+/// has to begin again from a snapshot, which is cheaper by then.
+const MAX_PENDING: u64 = 4 << 20;
+
+/// What a subscriber gets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    /// All changes since the last time, merged; none when nothing changed.
+    Changes(Vec<Change>),
+    /// There were too many to keep: subscribe anew. The feed stays at this.
+    Lagged,
+}
+
+/// One subscriber's feed. Changes are merged while they wait, so a slow
+/// subscriber costs little.
+#[derive(Debug)]
+pub struct Subscription(pub(super) Arc<Feed>);
+
+impl Subscription {
+    /// Takes what changed since the last time.
+    pub fn take_changes(&self) -> Taken {
+        self.0.take()
+    }
+
+    /// Returns when there is something to take, at once when there is already.
+    pub async fn changed(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            if self.0.has_news() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// The store's end of a [`Subscription`].
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    pending: Mutex<Pending>,
+    notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    manifests: BTreeMap<ManifestHash, Merged>,
+    merged: u64,
+    lagged: bool,
+}
+
+/// Changes of one manifest: first forgotten, if at all, then the blocks.
+#[derive(Debug, Default)]
+struct Merged {
+    forgotten: bool,
+    dataset: Option<String>,
+    added: RoaringBitmap,
+    removed: RoaringBitmap,
+}
+
+impl Feed {
+    pub(super) fn blocks(&self, change: &BlockChange, dataset: &str) {
+        self.merge(change.added.len() + change.removed.len(), change.manifest, |merged| {
+            merged.dataset = Some(dataset.to_owned());
+            merged.added -= &change.removed;
+            merged.removed |= &change.removed;
+            merged.removed -= &change.added;
+            merged.added |= &change.added;
+        });
+    }
+
+    pub(super) fn forgotten(&self, manifest: ManifestHash) {
+        self.merge(1, manifest, |merged| *merged = Merged { forgotten: true, ..Merged::default() });
+    }
+
+    fn merge(&self, count: u64, manifest: ManifestHash, change: impl FnOnce(&mut Merged)) {
+        {
+            let mut pending = self.pending.lock();
+            pending.merged += count.max(1);
+            if pending.merged > MAX_PENDING {
+                *pending = Pending { lagged: true, merged: MAX_PENDING, ..Pending::default() };
+            } else if !pending.lagged {
+                change(pending.manifests.entry(manifest).or_default());
+            }
+        }
+        self.notify.notify_waiters();
+    }
+
+    fn has_news(&self) -> bool {
+        let pending = self.pending.lock();
+        pending.lagged || !pending.manifests.is_empty()
+    }
+
+    fn take(&self) -> Taken {
+        let mut pending = self.pending.lock();
+        if pending.lagged {
+            return Taken::Lagged;
+        }
+        pending.merged = 0;
+        let manifests = std::mem::take(&mut pending.manifests);
+        drop(pending);
+        let mut changes = Vec::with_capacity(manifests.len());
+        for (manifest, merged) in manifests {
+            if merged.forgotten {
+                changes.push(Change::Forgotten(manifest));
+            }
+            if let Some(dataset) = merged.dataset {
+                let (added, removed) = (Blocks(merged.added), Blocks(merged.removed));
+                changes.push(Change::Blocks { manifest, dataset, added, removed });
+            }
+        }
+        Taken::Changes(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: ManifestHash = ManifestHash([1; 32]);
+
+    fn change(added: &[u32], removed: &[u32]) -> BlockChange {
+        BlockChange {
+            manifest: HASH,
+            added: added.iter().copied().collect(),
+            removed: removed.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn waiting_changes_merge() {
+        let feed = Feed::default();
+        feed.blocks(&change(&[1, 2, 3], &[]), "ns/d");
+        feed.blocks(&change(&[], &[2, 7]), "ns/d");
+        feed.blocks(&change(&[7], &[]), "ns/d");
+        let expected = Change::Blocks {
+            manifest: HASH,
+            dataset: "ns/d".into(),
+            added: Blocks([1, 3, 7].into_iter().collect()),
+            removed: Blocks([2].into_iter().collect()),
+        };
+        assert_eq!(feed.take(), Taken::Changes(vec![expected]));
+        assert_eq!(feed.take(), Taken::Changes(vec![]));
+    }
+
+    #[test]
+    fn what_is_forgotten_and_known_again_says_both_in_order() {
+        let feed = Feed::default();
+        feed.blocks(&change(&[1], &[]), "ns/d");
+        feed.forgotten(HASH);
+        feed.blocks(&change(&[4], &[]), "ns/d");
+        let Taken::Changes(changes) = feed.take() else { panic!("lagged") };
+        assert_eq!(changes.len(), 2);
+        assert_eq!(changes[0], Change::Forgotten(HASH));
+        assert!(matches!(&changes[1], Change::Blocks { added, .. } if added.0.len() == 1));
+    }
+
+    #[test]
+    fn a_lagging_subscriber_is_told_so_for_good() {
+        let feed = Feed::default();
+        let mut large = change(&[], &[]);
+        large.added.insert_range(0..=MAX_PENDING as u32);
+        feed.blocks(&large, "ns/d");
+        assert_eq!(feed.take(), Taken::Lagged);
+        feed.blocks(&change(&[1], &[]), "ns/d");
+        assert_eq!(feed.take(), Taken::Lagged);
+    }
+}

@@ -1,0 +1,97 @@
+//! The shipped definitions on a real API server: bad specs are refused with a sentence, absent fields get their defaults.
+
+use anyhow::{Context, Result, bail, ensure};
+use hearth_tests::cache::workspace;
+use hearth_tests::control_plane::ControlPlane;
+use hearth_tests::kube_access::{Kube, PATIENCE};
+use hearth_tests::run_dir::RunDir;
+use hearth_tests::wait::eventually;
+use serde_json::{Value, json};
+
+/// Applies one resource of ours and returns it as the API server keeps it.
+async fn apply(kube: &Kube, kind: &str, spec: Value) -> Result<Value> {
+    let object = json!({
+        "apiVersion": "hearth.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "images", "namespace": "default"},
+        "spec": spec,
+    });
+    kube.apply(&object.to_string()).await?;
+    let kept = kube
+        .kubectl(&["get", &format!("{}s.hearth.dev", kind.to_lowercase()), "images", "-o", "json"], "")
+        .await?;
+    serde_json::from_str(&kept).context("kubectl printed no JSON")
+}
+
+fn dataset(origin: Value, more: Value) -> Value {
+    let mut spec = json!({"origins": [origin]});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    spec
+}
+
+#[tokio::test]
+async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() -> Result<()> {
+    let dir = RunDir::create("resources")?;
+    let mut plane = ControlPlane::start(dir.path()).await?;
+    let kube = plane.admin.clone();
+    let crds = workspace().join("manifests/base/crds");
+    let crds = crds.to_str().context("the workspace's path is not UTF-8")?;
+    kube.kubectl(&["apply", "--server-side", "-f", crds], "").await?;
+    kube.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"], "").await?;
+    let good = || json!({"uri": "s3://bucket/images"});
+    eventually("the API server to serve datasets", PATIENCE, async || {
+        apply(&kube, "Dataset", dataset(good(), json!({}))).await.map(drop)
+    })
+    .await?;
+
+    let kept = apply(&kube, "Dataset", dataset(good(), json!({}))).await?;
+    assert_eq!((&kept["spec"]["refresh"], &kept["spec"]["origins"][0]["path"]), (&json!("10m"), &json!("/")));
+
+    let file = json!({"uri": "file:///data", "secretRef": {"name": "x"}});
+    for (spec, sentence) in [
+        (json!({"origins": []}), "origins"),
+        (json!({"origins": [good(), good()]}), "origins"),
+        (dataset(json!({"uri": "gopher://x"}), json!({})), "uri must be s3://BUCKET"),
+        (dataset(json!({"uri": "s3://UPPER/x"}), json!({})), "uri must be s3://BUCKET"),
+        (dataset(json!({"uri": "file://relative"}), json!({})), "uri must be s3://BUCKET"),
+        (dataset(file, json!({})), "a file:// origin takes none"),
+        (dataset(json!({"uri": "s3://bucket", "path": "/a/../b"}), json!({})), "path must begin with /"),
+        (
+            dataset(json!({"uri": "s3://bucket", "options": {"endpoint": "minio:9000"}}), json!({})),
+            "endpoint must be http(s)://HOST",
+        ),
+        (dataset(good(), json!({"refresh": "1s"})), "refresh must be Never or a duration"),
+        (dataset(good(), json!({"refresh": "soon"})), "refresh must be Never or a duration"),
+        (dataset(good(), json!({"cache": {"quota": "-5Gi"}})), "quota must be a positive quantity"),
+        (dataset(good(), json!({"reffresh": "10m"})), "reffresh"),
+    ] {
+        match apply(&kube, "Dataset", spec.clone()).await {
+            Ok(_) => bail!("accepted: {spec}"),
+            Err(e) => {
+                ensure!(format!("{e:#}").contains(sentence), "{spec} is refused without {sentence:?}: {e:#}")
+            }
+        }
+    }
+
+    apply(&kube, "Warmup", json!({"dataset": {"name": "images"}, "nodes": {"replicas": 2}})).await?;
+    for (spec, sentence) in [
+        (json!({"dataset": {"name": "another"}}), "cannot be changed"),
+        (json!({"dataset": {"name": "images"}, "nodes": {"replicas": 0}}), "replicas"),
+        (json!({"dataset": {"name": "images"}, "priority": 5000}), "priority"),
+    ] {
+        match apply(&kube, "Warmup", spec.clone()).await {
+            Ok(_) => bail!("accepted: {spec}"),
+            Err(e) => {
+                ensure!(format!("{e:#}").contains(sentence), "{spec} is refused without {sentence:?}: {e:#}")
+            }
+        }
+    }
+
+    // What people type.
+    kube.kubectl(&["get", "hds,hwu", "-o", "wide"], "").await?;
+    kube.kubectl(&["get", "hearth"], "").await?;
+    plane.stop();
+    dir.remove();
+    Ok(())
+}
