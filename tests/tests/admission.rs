@@ -50,6 +50,12 @@ fn pods_are_recognised_by_annotation_volume_and_claim_and_others_are_left_alone(
                 pod("wait").datasets("images").annotation("hearth.dev/locality", "wait=90s"),
                 (true, true),
             ),
+            // A block scalar in YAML ends with a newline.
+            (
+                "required and a newline",
+                pod("newline").datasets("images").annotation("hearth.dev/locality", "required\n"),
+                (true, true),
+            ),
             (
                 "preferred",
                 pod("preferred").datasets("images").annotation("hearth.dev/locality", "preferred"),

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 
 /// Statuses are looked at so often.
 const EVERY: Duration = Duration::from_secs(1);
+/// Complete ones are looked at once in so many rounds: only a new version, a new
+/// node or an eviction changes them.
+const COMPLETE_EVERY: u32 = 10;
 /// The newest sample's share of the rate.
 const NEWEST: f64 = 0.3;
 
@@ -47,11 +50,16 @@ impl Pace {
 impl Duties {
     pub(super) async fn warmup_statuses(&self) {
         let mut paces: HashMap<String, Pace> = HashMap::new();
+        let mut round = 0_u32;
         loop {
             let warmups = self.known.warmups();
             let mut next = HashMap::with_capacity(warmups.len());
+            round = round.wrapping_add(1);
             for warmup in warmups {
                 let uid = warmup.uid().unwrap_or_default();
+                if is_complete(&warmup) && !round.is_multiple_of(COMPLETE_EVERY) {
+                    continue;
+                }
                 let pace = self.warmup_status(&warmup, &uid, paces.get(&uid).copied()).await;
                 next.extend(pace.map(|pace| (uid, pace)));
             }
@@ -77,6 +85,12 @@ impl Duties {
         }
         Some(pace)
     }
+}
+
+fn is_complete(warmup: &Warmup) -> bool {
+    let conditions = warmup.status.iter().flat_map(|status| &status.conditions);
+    let current = warmup.status.as_ref().is_some_and(|s| s.observed_generation == warmup.metadata.generation);
+    current && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
 }
 
 /// The status as it should be.

@@ -5,9 +5,9 @@ use super::StoreIdentity;
 use super::busy::Busy;
 use super::commands::{BlockCommand, Command, GiveUp, ManifestCommand, Reply, Write, Written};
 use super::committer::Committer;
-use super::disk::{DirectoryLock, Disk, DiskFile, is_absent};
+use super::disk::{DirectoryLock, Disk, is_absent};
 use super::error::StoreError;
-use super::gate::Gate;
+use super::gate::{Gate, OpenObject};
 use super::index::Index;
 use super::inventory::Inventory;
 use super::layout::Layout;
@@ -339,8 +339,16 @@ impl Engine {
         }
         let opened = self.shared.gate.file(&pass, || self.open_object(&object))?;
         let path = self.shared.layout.object(&object.id);
-        let written = opened.write_at(place.bytes.start, data).and_then(|()| opened.sync_data());
-        if let Err(error) = written {
+        let written = || {
+            opened.file.write_at(place.bytes.start, data)?;
+            opened.file.sync_data()?;
+            match opened.is_new {
+                // After the data: the file system's journal has the entry by then.
+                true => self.shared.disk.sync_dir(&self.shared.layout.object_dir(&object.id)),
+                false => Ok(()),
+            }
+        };
+        if let Err(error) = written() {
             let error = StoreError::io(&path, error);
             if error.is_no_space() {
                 count(&self.shared.stats.no_space, 1);
@@ -354,24 +362,19 @@ impl Engine {
     /// Opens an object's file to write. One that is there without a row was left by
     /// a crash: somebody may still read it, and it may have been whole, so it is
     /// replaced.
-    fn open_object(&self, object: &Object) -> Result<Arc<dyn DiskFile>, StoreError> {
+    fn open_object(&self, object: &Object) -> Result<OpenObject, StoreError> {
         let path = self.shared.layout.object(&object.id);
         let fail = |error| StoreError::io(&path, error);
         let disk = &self.shared.disk;
-        let known = self.shared.index.has_object(&object.id)?;
-        let (file, is_new) = disk.open(&path, true).map_err(fail)?;
-        if known == is_new {
-            if is_new {
-                // Somebody removed the file. Its blocks are given up when they are
-                // read; the entry has to be durable before new ones are claimed.
-                disk.sync_dir(&self.shared.layout.object_dir(&object.id)).map_err(fail)?;
-            } else {
-                drop(file);
-                disk.remove(&path).map_err(fail)?;
-                return Ok(disk.open(&path, true).map_err(fail)?.0);
-            }
+        let is_known = self.shared.index.has_object(&object.id)?;
+        let (mut file, is_new) = disk.open(&path, true).map_err(fail)?;
+        if !is_known && !is_new {
+            disk.remove(&path).map_err(fail)?;
+            file = disk.open(&path, true).map_err(fail)?.0;
         }
-        Ok(file)
+        // One that is known and new was removed by somebody. Its blocks are given
+        // up as they are read.
+        Ok(OpenObject { file, is_new: is_new || !is_known })
     }
 
     pub(super) fn read_block(

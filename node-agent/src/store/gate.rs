@@ -14,13 +14,22 @@ use std::time::{Duration, Instant};
 /// Longer than any commit of a disk that still works.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// An object's open file.
+#[derive(Clone, Debug)]
+pub(super) struct OpenObject {
+    pub(super) file: Arc<dyn DiskFile>,
+    /// The index has no row of the object, so that its directory entry may not be
+    /// durable: it has to be, before a block of it is claimed.
+    pub(super) is_new: bool,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     /// Blocks being written, from before the file is open until the commit.
     blocks: Vec<u64>,
     /// Someone is about to put the file here.
     opening: bool,
-    file: Option<Arc<dyn DiskFile>>,
+    file: Option<OpenObject>,
     /// To be unlinked as soon as nobody writes.
     dying: bool,
 }
@@ -78,15 +87,15 @@ impl Gate {
     pub(super) fn file(
         &self,
         pass: &Pass,
-        open: impl FnOnce() -> Result<Arc<dyn DiskFile>, StoreError>,
-    ) -> Result<Arc<dyn DiskFile>, StoreError> {
+        open: impl FnOnce() -> Result<OpenObject, StoreError>,
+    ) -> Result<OpenObject, StoreError> {
         let deadline = Instant::now() + PATIENCE;
         let mut objects = self.objects.lock();
         loop {
             // The pass keeps the entry there.
             let entry = objects.entry(pass.id).or_default();
             if let Some(file) = &entry.file {
-                return Ok(Arc::clone(file));
+                return Ok(file.clone());
             }
             if !entry.opening {
                 entry.opening = true;
@@ -102,7 +111,7 @@ impl Gate {
         let entry = objects.entry(pass.id).or_default();
         entry.opening = false;
         if let Ok(file) = &opened {
-            entry.file = Some(Arc::clone(file));
+            entry.file = Some(file.clone());
         }
         drop(objects);
         self.changed.notify_all();

@@ -248,7 +248,10 @@ mod tests {
         assert_eq!(hex(&all.encode(&key)), "0107000000000000000100efbeaddecf4669f7");
         let key = holding_key(&ManifestHash([4; 32]), 258);
         assert_eq!(hex(&key), format!("{}0102", "04".repeat(32)));
-        assert_eq!(hex(&encode_holding(&key, &(5..7).collect())), "3a30000001000000000001001000000005000600b8da626e");
+        assert_eq!(
+            hex(&encode_holding(&key, &(5..7).collect())),
+            "3a30000001000000000001001000000005000600b8da626e"
+        );
         let row = ManifestRow { state: ManifestState::Adopted, dataset: "ns/d".into() };
         assert_eq!(hex(&row.encode(&ManifestHash([4; 32]))), "016e732f645819c24d");
     }

@@ -139,7 +139,10 @@ impl World {
                 let written = &self.versions[version];
                 let exists =
                     written.manifest.file(file).is_some_and(|file| block < block::blocks_in(file.size));
-                if exists && written.write(store, file, block).is_ok() && !self.lost.contains(&written.object(file)) {
+                if exists
+                    && written.write(store, file, block).is_ok()
+                    && !self.lost.contains(&written.object(file))
+                {
                     self.published.insert((written.object(file), block));
                 }
             }
