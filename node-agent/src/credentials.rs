@@ -26,12 +26,14 @@ const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 type Values = BTreeMap<String, Vec<u8>>;
 type Read = dyn Fn(String, String) -> BoxFuture<'static, Result<Values, OriginError>> + Send + Sync;
 type Outcome = Result<Arc<AwsCredential>, OriginError>;
+/// What was last read, and when, by namespace and name.
+type Kept = HashMap<(String, String), (Instant, Outcome)>;
 
 /// Reads Secrets of Datasets' namespaces. Clones share what is kept.
 #[derive(Clone)]
 pub struct Secrets {
     read: Arc<Read>,
-    kept: Arc<Mutex<HashMap<(String, String), (Instant, Outcome)>>>,
+    kept: Arc<Mutex<Kept>>,
 }
 
 impl Secrets {

@@ -199,7 +199,8 @@ impl Cluster {
             }
         }
         if let Some(extender) = self.extenders.first().filter(|_| options.second_scheduler) {
-            let config = cache::workspace().join("scheduler-config/second-scheduler/hearth-system/kube-scheduler.yaml");
+            let config = cache::workspace()
+                .join("scheduler-config/second-scheduler/hearth-system/kube-scheduler.yaml");
             let kubeconfig = &extender.workload.kubeconfig;
             self.second_scheduler =
                 Some(self.plane.start_second_scheduler(SECOND_SCHEDULER, kubeconfig, &config).await?);

@@ -58,6 +58,12 @@ impl S3 {
         Ok(Self { proxy, direct, root: root.to_owned(), server })
     }
 
+    /// The server itself, beside the proxy: uncounted, and nothing between.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.direct
+    }
+
     /// Ends the server at once, as an outage does.
     pub fn kill(&mut self) {
         self.server.kill();

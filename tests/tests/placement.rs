@@ -63,23 +63,23 @@ fn the_part_that_is_asked_for_decides_not_the_whole() -> Result<()> {
 
 #[test]
 fn a_pod_on_a_cold_node_has_its_data_fetched_once_and_no_more() -> Result<()> {
-    e2e(&nodes(1), async |cluster| {
+    e2e(&nodes(2), async |cluster| {
         let bucket = cluster.s3.bucket("data")?;
         bucket.put("images/train/a.bin", vec![1; 3 * MIB]).await?;
         bucket.put("images/other/b.bin", vec![2; 3 * MIB]).await?;
         cluster.s3_dataset("images", &bucket, "images").await?;
         assert_eq!(cluster.s3.proxy.counts().bytes, 0, "listing must not fetch");
 
-        assert_eq!(cluster.place("trainer", "images/train/**").await?, "node-1");
-        cluster.warm("images/train/**", "node-1", 100).await?;
+        let node = cluster.place("trainer", "images/train/**").await?;
+        cluster.warm("images/train/**", &node, 100).await?;
 
         let counts = cluster.s3.proxy.counts();
         assert_eq!(counts.bytes, 3 * MIB as u64, "{counts:?}");
         assert_eq!(counts.by_object.keys().collect::<Vec<_>>(), ["data/images/train/a.bin"]);
 
         // What is there is not fetched again for the next pod.
-        assert_eq!(cluster.place("second", "images/train/**").await?, "node-1");
-        cluster.kube.event(USER, "second", "node-1 holds 100 %", PATIENCE).await?;
+        assert_eq!(cluster.place("second", "images/train/**").await?, node);
+        cluster.kube.event(USER, "second", &format!("{node} holds 100 %"), PATIENCE).await?;
         assert_eq!(cluster.s3.proxy.counts().bytes, 3 * MIB as u64);
         Ok(())
     })

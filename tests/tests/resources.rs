@@ -22,7 +22,7 @@ async fn apply(kube: &Kube, kind: &str, spec: Value) -> Result<Value> {
     serde_json::from_str(&kept).context("kubectl printed no JSON")
 }
 
-fn dataset(origin: Value, more: Value) -> Value {
+fn dataset(origin: &Value, more: &Value) -> Value {
     let mut spec = json!({"origins": [origin]});
     for (key, value) in more.as_object().into_iter().flatten() {
         spec[key] = value.clone();
@@ -39,32 +39,32 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     let crds = crds.to_str().context("the workspace's path is not UTF-8")?;
     kube.kubectl(&["apply", "--server-side", "-f", crds], "").await?;
     kube.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"], "").await?;
-    let good = || json!({"uri": "s3://bucket/images"});
+    let good = &json!({"uri": "s3://bucket/images"});
     eventually("the API server to serve datasets", PATIENCE, async || {
-        apply(&kube, "Dataset", dataset(good(), json!({}))).await.map(drop)
+        apply(&kube, "Dataset", dataset(good, &json!({}))).await.map(drop)
     })
     .await?;
 
-    let kept = apply(&kube, "Dataset", dataset(good(), json!({}))).await?;
+    let kept = apply(&kube, "Dataset", dataset(good, &json!({}))).await?;
     assert_eq!((&kept["spec"]["refresh"], &kept["spec"]["origins"][0]["path"]), (&json!("10m"), &json!("/")));
 
     let file = json!({"uri": "file:///data", "secretRef": {"name": "x"}});
     for (spec, sentence) in [
         (json!({"origins": []}), "origins"),
-        (json!({"origins": [good(), good()]}), "origins"),
-        (dataset(json!({"uri": "gopher://x"}), json!({})), "uri must be s3://BUCKET"),
-        (dataset(json!({"uri": "s3://UPPER/x"}), json!({})), "uri must be s3://BUCKET"),
-        (dataset(json!({"uri": "file://relative"}), json!({})), "uri must be s3://BUCKET"),
-        (dataset(file, json!({})), "a file:// origin takes none"),
-        (dataset(json!({"uri": "s3://bucket", "path": "/a/../b"}), json!({})), "path must begin with /"),
+        (json!({"origins": [good, good]}), "origins"),
+        (dataset(&json!({"uri": "gopher://x"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "s3://UPPER/x"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "file://relative"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&file, &json!({})), "a file:// origin takes none"),
+        (dataset(&json!({"uri": "s3://bucket", "path": "/a/../b"}), &json!({})), "path must begin with /"),
         (
-            dataset(json!({"uri": "s3://bucket", "options": {"endpoint": "minio:9000"}}), json!({})),
+            dataset(&json!({"uri": "s3://bucket", "options": {"endpoint": "minio:9000"}}), &json!({})),
             "endpoint must be http(s)://HOST",
         ),
-        (dataset(good(), json!({"refresh": "1s"})), "refresh must be Never or a duration"),
-        (dataset(good(), json!({"refresh": "soon"})), "refresh must be Never or a duration"),
-        (dataset(good(), json!({"cache": {"quota": "-5Gi"}})), "quota must be a positive quantity"),
-        (dataset(good(), json!({"reffresh": "10m"})), "reffresh"),
+        (dataset(good, &json!({"refresh": "1s"})), "refresh must be Never or a duration"),
+        (dataset(good, &json!({"refresh": "soon"})), "refresh must be Never or a duration"),
+        (dataset(good, &json!({"cache": {"quota": "-5Gi"}})), "quota must be a positive quantity"),
+        (dataset(good, &json!({"reffresh": "10m"})), "reffresh"),
     ] {
         match apply(&kube, "Dataset", spec.clone()).await {
             Ok(_) => bail!("accepted: {spec}"),

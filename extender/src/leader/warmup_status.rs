@@ -90,7 +90,8 @@ impl Duties {
 fn is_complete(warmup: &Warmup) -> bool {
     let conditions = warmup.status.iter().flat_map(|status| &status.conditions);
     let current = warmup.status.as_ref().is_some_and(|s| s.observed_generation == warmup.metadata.generation);
-    current && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
+    current
+        && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
 }
 
 /// The status as it should be.

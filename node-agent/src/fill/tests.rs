@@ -153,7 +153,7 @@ async fn all_that_is_wanted_comes_and_is_right() {
 async fn only_the_part_that_is_asked_for_comes_and_each_block_once() {
     let world = World::new(&[("a/1", 10), ("a/2", 10), ("b/1", 10), ("c/1", 10)]).await;
     let (hash, manifest) = world.list().await;
-    let filling = world.start(&manifest, 2, None);
+    let filling = world.start(&manifest, 8, None);
     filling.want(vec![want(hash, &["a"], 5), want(hash, &["a/1", "b"], 9)]);
     filling.held(&hash, 3).await;
     eventually(|| "done".into(), || filling.metrics.wants.with_label_values(&["done"]).get() == 2).await;
@@ -197,9 +197,12 @@ async fn a_broken_body_goes_on_from_the_block_that_it_came_to() {
     let size = 3 * BLOCK;
     let world = World::new(&[("a", size)]).await;
     let (hash, manifest) = world.list().await;
-    world.fake.faults.lock().cuts.push_back(BLOCK + 5);
+    let (signal, signalled) = watch::channel(false);
+    world.fake.faults.lock().cuts.push_back((BLOCK + 5, signalled));
     let filling = world.start(&manifest, 1, None);
     filling.want(vec![want(hash, &[], 1)]);
+    filling.held(&hash, 1).await;
+    signal.send_replace(true);
     filling.held(&hash, 3).await;
     assert_eq!(world.gets()["a"], [0, BLOCK]);
     assert!(read(&filling.store, &hash, &manifest, "a") == content(0, size));

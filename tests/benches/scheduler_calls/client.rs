@@ -22,7 +22,8 @@ impl Client {
     /// Sends a body; the time from the first byte sent to the last received, and the reply's size.
     pub(crate) async fn call(&mut self, body: &[u8]) -> anyhow::Result<(Duration, usize)> {
         self.request.clear();
-        let head = format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", self.path, body.len());
+        let head =
+            format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", self.path, body.len());
         self.request.extend_from_slice(head.as_bytes());
         self.request.extend_from_slice(body);
         self.reply.clear();
@@ -34,7 +35,11 @@ impl Client {
                 let head = std::str::from_utf8(&self.reply[..end])?.to_ascii_lowercase();
                 anyhow::ensure!(head.starts_with("http/1.1 200"), "{head}");
                 let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-                break end + 4 + length.ok_or_else(|| anyhow::anyhow!("no Content-Length: {head}"))?.parse::<usize>()?;
+                break end
+                    + 4
+                    + length
+                        .ok_or_else(|| anyhow::anyhow!("no Content-Length: {head}"))?
+                        .parse::<usize>()?;
             }
         };
         self.reply.reserve(expected.saturating_sub(self.reply.len()));

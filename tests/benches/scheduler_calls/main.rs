@@ -75,10 +75,17 @@ async fn run() -> anyhow::Result<()> {
     }
 
     let ours = serve(router(Handlers { state, warnings: Arc::new(Silent), client: None }, 8 << 20)).await?;
-    let floor = serve(Router::new().route("/read", post(|body: Bytes| async move {
-        std::hint::black_box(body.len());
-        "[]"
-    })).layer(axum::extract::DefaultBodyLimit::max(8 << 20)))
+    let floor = serve(
+        Router::new()
+            .route(
+                "/read",
+                post(|body: Bytes| async move {
+                    std::hint::black_box(body.len());
+                    "[]"
+                }),
+            )
+            .layer(axum::extract::DefaultBodyLimit::max(8 << 20)),
+    )
     .await?;
     let ordinary = serve(ordinary::router(&names)).await?;
 

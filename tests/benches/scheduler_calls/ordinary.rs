@@ -26,7 +26,8 @@ struct HostPriority {
 
 /// Answers prioritize from a map of scores that needs no counting at all.
 pub(crate) fn router(names: &[String]) -> Router {
-    let scores: HashMap<String, i64> = names.iter().enumerate().map(|(n, name)| (name.clone(), n as i64 % 11)).collect();
+    let scores: HashMap<String, i64> =
+        names.iter().enumerate().map(|(n, name)| (name.clone(), n as i64 % 11)).collect();
     Router::new()
         .route("/prioritize", post(prioritize))
         .layer(DefaultBodyLimit::max(8 << 20))

@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -15,15 +16,19 @@ use tokio::task::JoinHandle;
 /// The bucket that it has.
 pub(crate) const BUCKET: &str = "bucket";
 
+/// Status, headers and body.
+type Answer = (u16, Vec<(&'static str, String)>, String);
+
 /// What is in it, and how it misbehaves.
 #[derive(Debug)]
 pub(crate) struct Faults {
     /// Objects by their raw keys, with content and ETag.
     pub(crate) objects: BTreeMap<Vec<u8>, (Vec<u8>, String)>,
-    /// Answers to give before any true one: status, headers, body.
-    pub(crate) answers: VecDeque<(u16, Vec<(&'static str, String)>, String)>,
-    /// Bytes after which bodies of objects break off, one entry for each GET.
-    pub(crate) cuts: VecDeque<usize>,
+    /// Answers to give before any true one.
+    pub(crate) answers: VecDeque<Answer>,
+    /// Bytes after which bodies of objects break off, one entry for each GET, and the
+    /// signal to do so.
+    pub(crate) cuts: VecDeque<(usize, watch::Receiver<bool>)>,
     /// Whether conditions are looked at.
     pub(crate) ignores_conditions: bool,
     /// Whether ranges are looked at.
@@ -180,10 +185,14 @@ fn get(faults: &mut Faults, key: &[u8], headers: &HeaderMap) -> Response<Body> {
     response = response.header(header::CONTENT_LENGTH, body.len());
     let body = match faults.cuts.pop_front() {
         None => Body::from(body),
-        Some(at) => {
+        Some((at, mut signal)) => {
             let begun = bytes::Bytes::from(body[..at.min(body.len())].to_vec());
-            let broken = Err(std::io::Error::other("cut"));
-            Body::from_stream(futures::stream::iter([Ok(begun), broken]))
+            let broken = async move {
+                // Without the sender nobody waits for more either.
+                let _ = signal.wait_for(|signal| *signal).await;
+                Err(std::io::Error::other("cut"))
+            };
+            Body::from_stream(futures::stream::iter([Ok(begun)]).chain(futures::stream::once(broken)))
         }
     };
     response.body(body).unwrap()

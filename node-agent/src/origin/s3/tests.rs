@@ -214,7 +214,7 @@ async fn a_body_that_breaks_off_is_an_error() {
     let bucket = Bucket { prefix: String::new(), ..Bucket::new().await };
     bucket.put("a", &[7; 1000]).await;
     let etag = bucket.faults().lock().objects[b"a".as_slice()].1.clone();
-    bucket.faults().lock().cuts.push_back(400);
+    bucket.faults().lock().cuts.push_back((400, tokio::sync::watch::channel(true).1));
     let origin = bucket.origin().await;
     let error = get(&origin, "a", &etag, 1000, 0..1000).await.unwrap_err();
     assert!(error.is_transient(), "{error}");

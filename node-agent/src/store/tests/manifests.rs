@@ -5,8 +5,11 @@ use crate::store::subscription::Taken;
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Change;
 
+/// A manifest's blocks that were added, and that were removed.
+type Moved = (ManifestHash, Vec<u32>, Vec<u32>);
+
 /// What a feed says was added and removed, and forgotten.
-fn taken(taken: Taken) -> (Vec<(ManifestHash, Vec<u32>, Vec<u32>)>, Vec<ManifestHash>) {
+fn taken(taken: Taken) -> (Vec<Moved>, Vec<ManifestHash>) {
     let Taken::Changes(changes) = taken else { panic!("lagged") };
     let (mut blocks, mut forgotten) = (Vec::new(), Vec::new());
     for change in changes {

@@ -234,7 +234,10 @@ impl World {
             }
         }
         assert_eq!(store.shared.space.used(), bytes.values().sum::<u64>());
+        // Files go after the answer that gives them up, and before the store is closed.
+        self.store = None;
         assert_eq!(self.disk.files_below(&layout().objects()), paths);
+        self.open();
     }
 }
 

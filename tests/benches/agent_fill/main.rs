@@ -1,0 +1,142 @@
+//! How fast an agent fills its store from an S3 server on loopback, beside a plain
+//! client that fetches, checksums, writes and syncs the same bytes.
+//!
+//! `cargo bench -p hearth-tests --bench agent_fill`
+//!
+//! Both are processes of their own, started from this same program, and take turns:
+//! their CPU time can be told apart, and what the machine does meets both.
+
+#[path = "../report_load/cpu.rs"]
+mod cpu;
+mod job;
+mod ours;
+mod plain;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
+use hearth_tests::s3::{Bucket, S3};
+use job::{Job, Measured, ROLE};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const ROUNDS: usize = 5;
+/// Folder, objects and their size.
+const SETS: [(&str, usize, usize); 2] = [("large", 4, 512 << 20), ("small", 20_000, 100_000)];
+
+fn main() -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let measured = match std::env::var(ROLE) {
+        Ok(role) => {
+            let job = Job::from_environment()?;
+            match role.as_str() {
+                "plain" => runtime.block_on(plain::fetch(&job))?,
+                _ => runtime.block_on(ours::fetch(&job))?,
+            }
+        }
+        Err(_) => return runtime.block_on(measure()),
+    };
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
+}
+
+async fn measure() -> anyhow::Result<()> {
+    // On a disk, which the system's temporary directory need not be.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let s3 = S3::start(&directory.path().join("s3"), &directory.path().join("logs")).await?;
+    let bucket = s3.bucket("bench")?;
+    for (folder, objects, size) in SETS {
+        eprintln!("uploading {objects} objects of {size} bytes…");
+        upload(&bucket, folder, objects, size).await?;
+    }
+    println!("{ROUNDS} rounds, taking turns; medians of MiB/s and of CPU seconds per GiB");
+    println!("{:28} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "ours", "plain", "ratio", "our CPU", "plain CPU");
+    for (folder, objects, size) in SETS {
+        let job = |role: &str| Job {
+            endpoint: s3.endpoint().to_owned(),
+            bucket: bucket.name.clone(),
+            folder: folder.to_owned(),
+            objects,
+            size,
+            directory: directory.path().join(role),
+        };
+        let mut results = [Vec::new(), Vec::new()];
+        for round in 0..ROUNDS {
+            // Each is first in its turn.
+            for role in [round % 2, 1 - round % 2] {
+                results[role].push(run(["ours", "plain"][role], &job)?);
+            }
+        }
+        let bytes = (objects * size) as f64;
+        let rate = |runs: &[Measured]| bytes / f64::from(1 << 20) / median(runs, |run| run.seconds);
+        let cpu = |runs: &[Measured]| median(runs, |run| run.cpu_seconds) / (bytes / f64::from(1 << 30));
+        let [ours, plain] = &results;
+        println!(
+            "{:28} {:>9.0} {:>9.0} {:>9.2} {:>9.2} {:>9.2}",
+            format!("{objects} × {size} bytes"),
+            rate(ours),
+            rate(plain),
+            rate(ours) / rate(plain),
+            cpu(ours),
+            cpu(plain)
+        );
+    }
+    Ok(())
+}
+
+async fn upload(bucket: &Bucket, folder: &str, objects: usize, size: usize) -> anyhow::Result<()> {
+    // The same bytes, but for where each object begins in them: neither side nor the
+    // disk looks for repetitions.
+    let mut state = 1u64;
+    let content: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_le_bytes()
+    })
+    .take((size + objects) / 8 + 1)
+    .flatten()
+    .collect();
+    let content = bytes::Bytes::from(content);
+    futures::stream::iter(0..objects)
+        .map(|object| {
+            let content = content.slice(object..object + size);
+            async move { bucket.put(&job::key(folder, object), content).await }
+        })
+        .buffer_unordered(16)
+        .try_collect()
+        .await
+}
+
+/// One turn, into an empty directory.
+fn run(role: &str, job: &impl Fn(&str) -> Job) -> anyhow::Result<Measured> {
+    let job = job(role);
+    empty(&job.directory)?;
+    // Nothing of the turn before is left to be written during this one.
+    rustix::fs::sync();
+    let mut command = Command::new(std::env::current_exe()?);
+    let output = command
+        .env(ROLE, role)
+        .env(job::JOB, serde_json::to_string(&job)?)
+        .stderr(Stdio::inherit())
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{role} failed");
+    let measured: Measured =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("{role} said nothing"))?;
+    if std::env::var_os("HEARTH_BENCH_VERBOSE").is_some() {
+        eprintln!("{role:6} {:?}", measured);
+    }
+    empty(&job.directory)?;
+    Ok(measured)
+}
+
+fn empty(directory: &Path) -> anyhow::Result<()> {
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)?;
+    }
+    Ok(std::fs::create_dir_all(directory)?)
+}
+
+fn median(runs: &[Measured], value: impl Fn(&Measured) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
