@@ -108,7 +108,7 @@ pub struct SecretReference {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OriginOptions {
-    /// Base URL of the store, such as https://minio.example:9000; AWS when absent.
+    /// Base URL of the store, such as `https://minio.example:9000`; AWS when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#]+/?$')").message("endpoint must be http(s)://HOST[:PORT]"))]

@@ -144,6 +144,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::result_large_err, reason = "figment's jail asks for its own error")]
     fn the_environment_finds_keys_with_capitals() {
         figment::Jail::expect_with(|jail| {
             jail.create_file("c.yaml", "nodeName: file")?;

@@ -259,6 +259,11 @@ impl Tables<'_> {
         Ok(self.objects.get(key)?.and_then(|row| ObjectRow::decode(key, row.value()).ok()))
     }
 
+    /// Whether there is a row of the object.
+    pub(super) fn has_object(&self, id: &ObjectId) -> Result<bool, Fault> {
+        Ok(self.objects.range::<&ObjectKey>(by_ref(&rows::object_keys(id)))?.next().transpose()?.is_some())
+    }
+
     /// Writes an object row, or removes it when it holds nothing.
     pub(super) fn put_object(&mut self, key: &ObjectKey, row: &ObjectRow) -> Result<(), Fault> {
         if row.holds_any() {

@@ -85,7 +85,12 @@ impl Staging {
         }
         tables.put_object(&key, &row)?;
         self.change(places, block, false);
-        Ok(false)
+        // A file of which nothing is held would stay until the next sweep.
+        let is_empty = !tables.has_object(&object.id)?;
+        if is_empty {
+            self.taken.insert(object.id);
+        }
+        Ok(is_empty)
     }
 
     pub(super) fn take(

@@ -43,6 +43,18 @@ fn a_damaged_whole_file_is_replaced_and_never_mended() {
 }
 
 #[test]
+fn a_file_of_which_nothing_is_left_goes() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 2, 0).unwrap();
+    disk.flip(&version.path(2), 7);
+    assert!(!version.read(&store, 2, 0));
+    drop(store);
+    assert!(disk.files_below(&layout().objects()).is_empty());
+}
+
+#[test]
 fn a_lost_file_leaves_the_inventory() {
     let (disk, version) = (FakeDisk::default(), small());
     let store = open(&disk);
