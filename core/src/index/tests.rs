@@ -8,7 +8,7 @@ use crate::object::{AccessDomain, Validator};
 use crate::pod::{Asked, PodFacts};
 use crate::selection::Selection;
 use crate::wire::report::*;
-use crate::wire::scheduler::parse_call;
+use crate::wire::scheduler::{parse_call, parse_preempt};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
@@ -281,6 +281,34 @@ fn replies_are_sparse_and_rejections_constant() {
         serde_json::json!({"cold": decide::REASON_COLD, "half": decide::REASON_COLD,
             "silent": decide::REASON_SILENT, "unheard": decide::REASON_SILENT})
     );
+}
+
+#[test]
+fn preemption_keeps_only_nodes_that_filter_would_take() {
+    let (mut index, hash, manifest) = cluster(&["cold", "warm"]);
+    let all: Vec<u32> = (0..manifest.blocks()).collect();
+    index.apply(Millis(0), snapshot("warm", &[(hash, &all)]));
+    index.apply(Millis(0), snapshot("cold", &[]));
+    let preempt = |index: &ClusterIndex, locality: &str| {
+        let body = serde_json::json!({
+            "Pod": {"metadata": {"namespace": "ns", "annotations": {"hearth.dev/datasets": "set", "hearth.dev/locality": locality}}},
+            "NodeNameToVictims": null,
+            "NodeNameToMetaVictims": {
+                "cold": {"Pods": [{"UID": "a"}], "NumPDBViolations": 0},
+                "silent": {"Pods": [{"UID": "b"}], "NumPDBViolations": 0},
+                "warm": {"Pods": [{"UID": "c"}], "NumPDBViolations": 1}},
+        });
+        let body = serde_json::to_vec(&body).unwrap();
+        let call = parse_preempt(&body).unwrap();
+        let now = Now { monotonic: Millis(0), unix_seconds: 0 };
+        let reply = decide::preempt(index, now, &call, call.pod.demand()).reply;
+        serde_json::from_slice::<serde_json::Value>(&reply).unwrap()["NodeNameToMetaVictims"].clone()
+    };
+    assert_eq!(
+        preempt(&index, "required"),
+        serde_json::json!({"warm": {"Pods": [{"UID": "c"}], "NumPDBViolations": 1}})
+    );
+    assert_eq!(preempt(&index, "preferred").as_object().map(serde_json::Map::len), Some(3));
 }
 
 #[test]

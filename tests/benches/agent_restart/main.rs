@@ -22,6 +22,8 @@ const FILES: usize = 2_000_000;
 const FILE_SIZE: u64 = 100_000;
 const BLOCKS: u64 = (DATASETS * FILES / 2) as u64;
 const RUNS: usize = 5;
+/// How long the process lives on after it is ready.
+const BACKGROUND: Duration = Duration::from_secs(5);
 
 fn main() -> anyhow::Result<()> {
     match std::env::var_os(OPENS) {
@@ -43,7 +45,10 @@ fn open(directory: &Path) -> anyhow::Result<()> {
     let took = started.elapsed();
     let blocks: u64 = holdings.iter().map(|holding| holding.blocks.0.len()).sum();
     anyhow::ensure!(blocks == BLOCKS, "{blocks} blocks are held, and {BLOCKS} were written");
-    println!("{} {} {} {}", took.as_micros(), memory("VmRSS")?, memory("VmHWM")?, identity.boot);
+    let resident = memory("VmRSS")?;
+    // What the store does in the background after a start takes memory too.
+    std::thread::sleep(BACKGROUND);
+    println!("{} {resident} {} {}", took.as_micros(), memory("VmHWM")?, identity.boot);
     Ok(())
 }
 
@@ -66,7 +71,7 @@ fn measure() -> anyhow::Result<()> {
     }
     let index = std::fs::metadata(directory.path().join("index.redb"))?.len();
     println!("{BLOCKS} blocks, an index of {} MiB, page cache emptied before each start", index >> 20);
-    println!("{:>5} {:>10} {:>12} {:>12}", "start", "ready", "resident", "at its peak");
+    println!("{:>5} {:>10} {:>12} {:>12}", "start", "ready", "resident", "peak in 5 s");
     let mut times = Vec::new();
     for number in 1..=RUNS {
         empty_page_cache()?;

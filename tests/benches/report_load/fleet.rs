@@ -63,7 +63,7 @@ impl Fleet {
         let mut starting = JoinSet::new();
         for number in 0..NODES {
             let (connector, signer, slots) = (connector.clone(), signer.clone(), slots.clone());
-            let (address, manifest) = (ready.agents, ready.manifests[number % DATASETS]);
+            let (address, manifest) = (ready.agents, ManifestHash(ready.manifests[number % DATASETS]));
             starting.spawn(async move {
                 let _slot = slots.acquire().await?;
                 let mut agent = Agent::connect(address, &connector, &signer, number, manifest).await?;

@@ -8,7 +8,6 @@ use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::post;
 use hearth_core::index::{DatasetName, Millis, Settings};
-use hearth_core::manifest::ManifestHash;
 use hearth_core::pod::PodFacts;
 use hearth_extender::auth::{Expected, KeySource, Verifier};
 use hearth_extender::http::{agents, scheduler};
@@ -35,8 +34,8 @@ pub(crate) struct Ready {
     pub(crate) authority: String,
     /// PEM of the key that signs tokens.
     pub(crate) token_key: String,
-    /// The datasets' manifests, by the datasets' numbers.
-    pub(crate) manifests: Vec<ManifestHash>,
+    /// The hashes of the datasets' manifests, by the datasets' numbers.
+    pub(crate) manifests: Vec<[u8; 32]>,
 }
 
 struct Silent;
@@ -50,7 +49,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let state = Arc::new(State::new(Settings::default(), Metrics::new()?));
     let index = tokio::task::spawn_blocking(|| cluster(Millis(0))).await?;
     let manifest_of = |number| index.dataset(&DatasetName::new("bench", format!("set-{number}")))?.manifest;
-    let manifests = (0..DATASETS).filter_map(manifest_of).collect();
+    let manifests = (0..DATASETS).filter_map(manifest_of).map(|hash| hash.0).collect();
     state.write(|own| *own = index);
     state.set_agents(|agents| {
         agents.synced = true;
