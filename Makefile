@@ -19,6 +19,11 @@ demo: deps ## a real scheduler brings pods to the nodes that hold their data; KE
 test: deps ## all tests, with a real control plane
 	cargo test --workspace
 
+bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in release mode
+	@for bench in scheduler_calls report_load agent_restart agent_fill; do \
+		echo "== $$bench"; cargo bench -p hearth-tests --features bench-support --bench $$bench; \
+	done
+
 deps: ## install what is missing and build the test cluster's programs once
 	@need() { command -v "$$1" >/dev/null || missing+=" $$2"; }; missing=""; \
 	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; \
@@ -34,4 +39,4 @@ deps: ## install what is missing and build the test cluster's programs once
 	@cargo build --workspace --bins
 	@$(TARGET)/hearth-prepare
 
-.PHONY: help demo test deps
+.PHONY: help demo test bench deps

@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
 async fn measure() -> anyhow::Result<()> {
     // On a disk, which the system's temporary directory need not be.
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let s3 = S3::start(&directory.path().join("s3"), &directory.path().join("logs")).await?;
+    let s3 = S3::start(&directory.path().join("s3"), directory.path()).await?;
     let bucket = s3.bucket("bench")?;
     for (folder, objects, size) in SETS {
         eprintln!("uploading {objects} objects of {size} bytes…");
