@@ -3,8 +3,9 @@
 
 use crate::metrics::Metrics;
 use hearth_core::decide::{Decision, Now};
-use hearth_core::index::{ClusterIndex, Millis, Settings};
+use hearth_core::index::{ClusterIndex, Millis, Settings, Unprepared, WarmupProgress};
 use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::pod::Demand;
 use hearth_core::wire::report::Orders;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -108,6 +109,31 @@ impl State {
         let result = write(&mut self.index.write());
         self.changed.notify_waiters();
         result
+    }
+
+    /// Makes ready what `demand` asks for; its files are found without holding the index.
+    pub fn prepare(&self, demand: &Demand) {
+        let found: Vec<_> =
+            self.read(|index| index.unprepared(demand)).into_iter().map(Unprepared::find).collect();
+        self.write(|index| {
+            found.into_iter().for_each(|found| index.keep(found));
+            index.touch(demand);
+        });
+    }
+
+    /// How far the warm-up `uid` is; its files are found and counted without holding the index.
+    pub fn warmup_progress(&self, uid: &str) -> Option<WarmupProgress> {
+        if let Some(unprepared) = self.read(|index| index.unprepared_warmup(uid)) {
+            let found = unprepared.find();
+            self.index.write().keep(found);
+        }
+        let now = self.now().monotonic;
+        let mut progress = self.read(|index| index.warmup_progress(now, uid))?;
+        for node in &progress.unfinished {
+            let missing = self.read(|index| index.warmup_missing(uid, node));
+            progress.files_done += missing.map_or(0, |missing| missing.files_done());
+        }
+        Some(progress)
     }
 
     /// The orders of `node` with their digest; made under the write lock, since they

@@ -3,12 +3,8 @@
 
 use super::{ClusterIndex, NodeId};
 use crate::manifest::{self, ManifestHash};
-use crate::placement;
-use crate::selection::Selection;
-use hashbrown::HashSet;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 /// Names a Dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,27 +55,6 @@ pub(super) struct Dataset {
     pub(super) previous: Option<ManifestHash>,
 }
 
-/// What the API server says of a Warmup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WarmupFacts {
-    /// Which Dataset.
-    pub dataset: DatasetName,
-    /// Which part of it.
-    pub selection: Selection,
-    /// Nodes that may be chosen; all when empty.
-    pub node_selector: BTreeMap<String, String>,
-    /// How many of them; all when `None`.
-    pub replicas: Option<usize>,
-    /// Higher first; below what bound pods read.
-    pub priority: i32,
-}
-
-pub(super) struct Warmup {
-    pub(super) facts: WarmupFacts,
-    /// Names of the nodes that are to get warm.
-    pub(super) chosen: HashSet<Arc<str>>,
-}
-
 impl ClusterIndex {
     /// Takes in what the API server says of a Dataset.
     pub fn set_dataset(&mut self, name: &DatasetName, facts: DatasetFacts) {
@@ -105,7 +80,7 @@ impl ClusterIndex {
         };
         if changed {
             self.inherit(name);
-            self.rechoose_warmups();
+            self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();
         }
@@ -114,6 +89,7 @@ impl ClusterIndex {
     /// The Dataset is gone.
     pub fn remove_dataset(&mut self, name: &DatasetName) {
         if self.datasets.remove(name).is_some() {
+            self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();
         }
@@ -136,56 +112,6 @@ impl ClusterIndex {
         self.datasets.keys()
     }
 
-    /// Takes in what the API server says of a Warmup that is to be carried out.
-    pub fn set_warmup(&mut self, uid: &str, facts: WarmupFacts) {
-        if self.warmups.get(uid).is_some_and(|warmup| warmup.facts == facts) {
-            return;
-        }
-        self.remove_warmup(uid);
-        self.warmups.insert(uid.to_owned(), Warmup { facts, chosen: HashSet::new() });
-        self.rechoose_warmups();
-    }
-
-    /// The Warmup is gone, or asks for nothing any more.
-    pub fn remove_warmup(&mut self, uid: &str) {
-        let Some(warmup) = self.warmups.remove(uid) else { return };
-        for node in warmup.chosen {
-            self.fetching.remove(&warmup.facts.dataset, &warmup.facts.selection, &node);
-            self.nodes.invalidate_orders(&node);
-        }
-    }
-
-    /// Chooses nodes for every Warmup by rendezvous hashing over the nodes that
-    /// its own selector and its dataset's allow: every replica chooses alike.
-    pub(super) fn rechoose_warmups(&mut self) {
-        for (uid, warmup) in &mut self.warmups {
-            let of_dataset =
-                self.datasets.get(&warmup.facts.dataset).map(|dataset| &dataset.facts.node_selector);
-            let allowed = self.nodes.iter().filter(|(_, node)| {
-                node.facts.as_ref().is_some_and(|facts| {
-                    facts.schedulable
-                        && selects(&warmup.facts.node_selector, &facts.labels)
-                        && of_dataset.is_none_or(|selector| selects(selector, &facts.labels))
-                })
-            });
-            let names: Vec<&Arc<str>> = allowed.map(|(_, node)| &node.name).collect();
-            let chosen: HashSet<Arc<str>> =
-                placement::choose(uid, names.iter().map(|name| &***name), warmup.facts.replicas)
-                    .into_iter()
-                    .map(Arc::from)
-                    .collect();
-            let (dataset, selection) = (&warmup.facts.dataset, &warmup.facts.selection);
-            for node in warmup.chosen.difference(&chosen) {
-                self.fetching.remove(dataset, selection, node);
-            }
-            for node in chosen.difference(&warmup.chosen) {
-                self.fetching.add(dataset.clone(), selection, node);
-            }
-            warmup.chosen = chosen;
-        }
-        self.nodes.invalidate_all_orders();
-    }
-
     /// Gives a dataset's current version what the nodes hold of the one before.
     pub(super) fn inherit(&mut self, name: &DatasetName) {
         let Some(dataset) = self.datasets.get(name) else { return };
@@ -203,9 +129,4 @@ impl ClusterIndex {
             }
         }
     }
-}
-
-/// Whether labels have all that a selector names.
-pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

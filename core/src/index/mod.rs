@@ -7,25 +7,30 @@ mod datasets;
 mod fetching;
 mod node;
 mod orders;
+mod prepare;
 mod progress;
 mod reports;
 mod version;
+mod warmups;
 mod weigh;
 
-pub use datasets::{DatasetFacts, DatasetName, WarmupFacts};
+pub use datasets::{DatasetFacts, DatasetName};
 pub use node::NodeFacts;
-pub use progress::{DatasetWarmth, WarmupProgress};
+pub use prepare::{Prepared, Unprepared};
+pub use progress::{DatasetWarmth, WarmupMissing, WarmupProgress};
+pub use warmups::WarmupFacts;
 pub use weigh::{ASSUMED_BYTES_PER_SECOND, Problem, Weighed, Weighing};
 
 use crate::manifest::{Manifest, ManifestHash};
 use crate::pod::Demand;
 use crate::wire::report::Speaker;
-use datasets::{Dataset, Warmup};
+use datasets::Dataset;
 use fetching::Fetching;
 use hashbrown::{HashMap, HashSet};
 use node::{Node, NodeId, Nodes};
 use std::sync::Arc;
 use version::Version;
+use warmups::Warmup;
 
 /// Monotonic milliseconds since a start of the caller's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +106,7 @@ impl ClusterIndex {
         };
         node.facts = Some(facts);
         if changed {
-            self.rechoose_warmups();
+            self.reconsider(name);
         }
     }
 
@@ -112,7 +117,7 @@ impl ClusterIndex {
             version.forget(id);
         }
         self.drop_unused_versions();
-        self.rechoose_warmups();
+        self.reconsider(name);
     }
 
     /// What the API server says of a node.

@@ -1,8 +1,10 @@
 //! How far datasets and warm-ups are, for their statuses.
 
 use super::{ClusterIndex, DatasetName, Millis, NodeId};
+use crate::manifest::Manifest;
 use crate::selection::Selection;
 use crate::wire::report::Trouble;
+use roaring::RoaringBitmap;
 use std::sync::Arc;
 
 /// How warm a dataset is in the cluster.
@@ -33,6 +35,8 @@ pub struct WarmupProgress {
     pub bytes_total: u64,
     /// Files that they hold wholly, added up.
     pub files_done: u64,
+    /// Live nodes that do not hold all of it, or have not said so themselves.
+    pub unfinished: Vec<Arc<str>>,
     /// Files that they will hold in the end.
     pub files_total: u64,
     /// Bytes per second that the fetching nodes reach together.
@@ -41,6 +45,22 @@ pub struct WarmupProgress {
     pub troubles: Vec<(Arc<str>, Trouble)>,
     /// Why nothing can be done, as one sentence.
     pub problem: Option<String>,
+}
+
+/// What one node lacks of a warm-up.
+#[derive(Clone, Debug)]
+pub struct WarmupMissing {
+    manifest: Arc<Manifest>,
+    blocks: RoaringBitmap,
+    files: u64,
+}
+
+impl WarmupMissing {
+    /// Files that the node holds wholly. Looks at every missing file: not to be
+    /// done under a lock.
+    pub fn files_done(&self) -> u64 {
+        self.files - self.manifest.files_with(&self.blocks)
+    }
 }
 
 /// Enough for a status message to name one and count the others.
@@ -52,10 +72,10 @@ impl ClusterIndex {
         let hash = self.datasets.get(name)?.facts.manifest?;
         let version = self.versions.get(&hash)?;
         let counted = version.counted(&Selection::all())?;
-        let mut warmth = DatasetWarmth { bytes: counted.bytes, ..DatasetWarmth::default() };
+        let mut warmth = DatasetWarmth { bytes: counted.selected.bytes, ..DatasetWarmth::default() };
         for (id, node) in self.nodes.iter().filter(|(_, node)| self.is_live(node, now)) {
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
-            warmth.whole += usize::from(held == counted.bytes && version.reported_by(id));
+            warmth.whole += usize::from(held == counted.selected.bytes && version.reported_by(id));
             warmth.some += usize::from(held > 0);
             warmth.most = warmth.most.max(held);
             let troubles = node.session.iter().flat_map(|session| &session.status.troubles);
@@ -68,7 +88,8 @@ impl ClusterIndex {
         Some(warmth)
     }
 
-    /// How far the warm-up `uid` is; `None` when it is not known.
+    /// How far the warm-up `uid` is; `None` when it is not known, or not
+    /// [prepared](Self::unprepared_warmup). What its unfinished nodes hold adds no files yet.
     pub fn warmup_progress(&self, now: Millis, uid: &str) -> Option<WarmupProgress> {
         let warmup = self.warmups.get(uid)?;
         let mut progress = WarmupProgress { nodes_wanted: warmup.chosen.len(), ..WarmupProgress::default() };
@@ -76,8 +97,7 @@ impl ClusterIndex {
         let dataset = self.datasets.get(name);
         let hash = dataset.and_then(|dataset| dataset.facts.manifest);
         let version = hash.and_then(|hash| self.versions.get(&hash));
-        let manifest = version.and_then(|version| version.manifest.as_ref());
-        let (Some(hash), Some(version), Some(manifest)) = (hash, version, manifest) else {
+        let (Some(hash), Some(version)) = (hash, version.filter(|version| version.manifest.is_some())) else {
             progress.problem = Some(match dataset {
                 None => format!("Dataset {name} does not exist: create it, or name another"),
                 Some(_) => format!("Dataset {name} has not been listed yet: see its conditions"),
@@ -85,17 +105,16 @@ impl ClusterIndex {
             return Some(progress);
         };
         let selection = &warmup.facts.selection;
-        let files: Vec<_> = manifest.select(selection).map(|file| file.blocks()).collect();
-        if files.is_empty() {
+        let counted = version.counted(selection)?;
+        let (bytes, files) = (counted.selected.bytes, counted.selected.files);
+        if files == 0 {
             progress.problem = Some(match selection.is_all() {
                 true => format!("Dataset {name} has no files"),
                 false => format!("no file of Dataset {name} matches {}", selection.globs().join(", ")),
             });
         }
-        let wanted = manifest.blocks_of(selection);
-        let bytes = manifest.bytes_of(&wanted);
         progress.bytes_total = bytes * warmup.chosen.len() as u64;
-        progress.files_total = files.len() as u64 * warmup.chosen.len() as u64;
+        progress.files_total = files * warmup.chosen.len() as u64;
         for (id, node) in warmup.chosen.iter().filter_map(|name| self.live(name, now)) {
             if let Some(session) = &node.session {
                 for trouble in session.status.troubles.iter().filter(|trouble| trouble.manifest == hash) {
@@ -104,22 +123,32 @@ impl ClusterIndex {
                     }
                 }
             }
-            let Some(held) = version.held_by(id) else { continue };
-            let held_bytes = manifest.bytes_of(&(held & &wanted));
-            progress.bytes_done += held_bytes;
-            progress.files_done += match held_bytes == bytes {
-                true => files.len() as u64,
-                false => files.iter().filter(|blocks| held.contains_range((*blocks).clone())).count() as u64,
-            };
-            if held_bytes == bytes {
-                progress.nodes_done += usize::from(version.reported_by(id));
-            } else {
+            let held = counted.by_node.get(&id).copied().unwrap_or(0);
+            progress.bytes_done += held;
+            if held < bytes {
                 let measured =
                     node.session.as_ref().and_then(|session| session.status.origin_bytes_per_second);
                 progress.rate += measured.unwrap_or(0);
             }
+            if held < bytes || !version.reported_by(id) {
+                progress.unfinished.push(node.name.clone());
+            } else {
+                progress.nodes_done += 1;
+                progress.files_done += files;
+            }
         }
         Some(progress)
+    }
+
+    /// What `node` lacks of the warm-up `uid`.
+    pub fn warmup_missing(&self, uid: &str, node: &str) -> Option<WarmupMissing> {
+        let facts = &self.warmups.get(uid)?.facts;
+        let version = self.versions.get(&self.datasets.get(&facts.dataset)?.facts.manifest?)?;
+        let manifest = version.manifest.clone()?;
+        let selected = &version.counted(&facts.selection)?.selected;
+        let held = version.held_by(self.nodes.id(node)?)?;
+        let blocks = selected.missing(&manifest, held);
+        Some(WarmupMissing { blocks, files: selected.files, manifest })
     }
 
     fn live(&self, name: &str, now: Millis) -> Option<(NodeId, &super::Node)> {

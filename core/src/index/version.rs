@@ -2,7 +2,7 @@
 //! bytes held of every selection that is kept counted.
 
 use super::NodeId;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Selected};
 use crate::selection::Selection;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
@@ -17,20 +17,9 @@ struct Held {
 /// A selection's bytes, counted for every holder and kept up to date by deltas,
 /// so that a scheduler's call adds up nothing.
 pub(super) struct Counted {
-    /// `None`: all blocks of the manifest.
-    blocks: Option<RoaringBitmap>,
-    pub(super) bytes: u64,
+    pub(super) selected: Selected,
     pub(super) by_node: HashMap<NodeId, u64>,
-    pub(super) prepared_at: u64,
-}
-
-impl Counted {
-    fn bytes_of(&self, manifest: &Manifest, blocks: &RoaringBitmap) -> u64 {
-        match &self.blocks {
-            None => manifest.bytes_of(blocks),
-            Some(selected) => manifest.bytes_of(&(blocks & selected)),
-        }
-    }
+    prepared_at: u64,
 }
 
 #[derive(Default)]
@@ -42,9 +31,10 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) fn set_manifest(&mut self, manifest: Arc<Manifest>) {
-        self.manifest = Some(manifest);
         self.counted.clear();
-        self.prepare(&Selection::all(), u64::MAX);
+        let all = Selected::all(&manifest);
+        self.manifest = Some(manifest);
+        self.count(Selection::all(), all, u64::MAX);
     }
 
     pub(super) fn reported_by(&self, node: NodeId) -> bool {
@@ -68,7 +58,7 @@ impl Version {
         let held = Held { blocks, reported: true };
         if let Some(manifest) = self.manifest.clone() {
             for counted in self.counted.values_mut() {
-                let bytes = counted.bytes_of(&manifest, &held.blocks);
+                let bytes = counted.selected.bytes_of(&manifest, &held.blocks);
                 set(&mut counted.by_node, node, bytes);
             }
         }
@@ -99,8 +89,8 @@ impl Version {
         held.blocks -= &removed;
         let Some(manifest) = &self.manifest else { return };
         for counted in self.counted.values_mut() {
-            let plus = counted.bytes_of(manifest, &added);
-            let minus = counted.bytes_of(manifest, &removed);
+            let plus = counted.selected.bytes_of(manifest, &added);
+            let minus = counted.selected.bytes_of(manifest, &removed);
             if plus != minus {
                 let bytes = counted.by_node.get(&node).copied().unwrap_or(0) + plus - minus;
                 set(&mut counted.by_node, node, bytes);
@@ -121,26 +111,31 @@ impl Version {
         self.counted.get(selection)
     }
 
-    /// Starts to keep a selection counted, or marks it as still of use.
-    pub(super) fn prepare(&mut self, selection: &Selection, now: u64) {
-        if let Some(counted) = self.counted.get_mut(selection) {
-            counted.prepared_at = now.max(counted.prepared_at);
-        } else if let Some(counted) = self.count(selection, now) {
-            self.counted.insert(selection.clone(), counted);
+    /// Starts to keep a selection counted.
+    pub(super) fn count(&mut self, selection: Selection, selected: Selected, now: u64) {
+        // Whoever was slower in finding the same changes nothing.
+        if self.counted.contains_key(&selection) {
+            return self.touch(&selection, now);
         }
+        let Some(manifest) = &self.manifest else { return };
+        let by_node = self.bytes_by_node(manifest, &selected);
+        self.counted.insert(selection, Counted { selected, by_node, prepared_at: now });
     }
 
-    /// Counts a selection from nothing; `None` without a manifest.
-    pub(super) fn count(&self, selection: &Selection, now: u64) -> Option<Counted> {
-        let manifest = self.manifest.as_ref()?;
-        let blocks = (!selection.is_all()).then(|| manifest.blocks_of(selection));
-        let bytes = blocks.as_ref().map_or(manifest.bytes(), |blocks| manifest.bytes_of(blocks));
-        let mut counted = Counted { blocks, bytes, by_node: HashMap::new(), prepared_at: now };
+    /// What each holder has of a selection.
+    pub(super) fn bytes_by_node(&self, manifest: &Manifest, selected: &Selected) -> HashMap<NodeId, u64> {
+        let mut by_node = HashMap::new();
         for (node, held) in &self.holders {
-            let bytes = counted.bytes_of(manifest, &held.blocks);
-            set(&mut counted.by_node, *node, bytes);
+            set(&mut by_node, *node, selected.bytes_of(manifest, &held.blocks));
         }
-        Some(counted)
+        by_node
+    }
+
+    /// Marks a selection as still of use.
+    pub(super) fn touch(&mut self, selection: &Selection, now: u64) {
+        if let Some(counted) = self.counted.get_mut(selection) {
+            counted.prepared_at = now.max(counted.prepared_at);
+        }
     }
 
     /// Selections that are kept counted, with their ages; never the whole, which stays.

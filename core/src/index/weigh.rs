@@ -1,6 +1,7 @@
 //! How warm each node is for what a pod asks.
 
 use super::{ClusterIndex, Dataset, DatasetName, Millis, Node, NodeId};
+use crate::manifest::Selected;
 use crate::pod::{Asked, Demand};
 use hashbrown::HashMap;
 use std::borrow::Cow;
@@ -72,32 +73,6 @@ impl ClusterIndex {
         }
     }
 
-    /// Keeps what is asked counted, so that weighing it costs what its answer costs.
-    pub fn prepare(&mut self, demand: &Demand) {
-        self.preparations += 1;
-        let now = self.preparations;
-        for asked in &demand.asked {
-            let Ok((_, dataset)) = self.resolve(&demand.namespace, asked) else { continue };
-            let Some(hash) = dataset.facts.manifest else { continue };
-            if let Some(version) = self.versions.get_mut(&hash) {
-                version.prepare(&asked.selection, now);
-            }
-        }
-        self.uncount_the_oldest();
-    }
-
-    /// Whether [`Self::weigh`] would have to count something first.
-    pub fn is_prepared(&self, demand: &Demand) -> bool {
-        demand.asked.iter().all(|asked| match self.resolve(&demand.namespace, asked) {
-            Ok((_, dataset)) => {
-                dataset.facts.manifest.and_then(|hash| self.versions.get(&hash)).is_none_or(|version| {
-                    version.manifest.is_none() || version.counted(&asked.selection).is_some()
-                })
-            }
-            Err(_) => true,
-        })
-    }
-
     /// Weighs the live nodes for what a pod asks.
     pub fn weigh(&self, now: Millis, demand: &Demand) -> Weighing {
         let mut weighing = Weighing::default();
@@ -132,56 +107,31 @@ impl ClusterIndex {
         let no_manifest = || Problem::NoManifest(name.clone());
         let version = self.versions.get(&hash).ok_or_else(no_manifest)?;
         let manifest = version.manifest.as_ref().ok_or_else(no_manifest)?;
-        let counted_now;
-        let counted = match version.counted(&asked.selection) {
-            Some(counted) => counted,
+        let found_now;
+        let (selected, by_node) = match version.counted(&asked.selection) {
+            Some(counted) => (&counted.selected, Cow::Borrowed(&counted.by_node)),
+            // Only when a new version came since it was prepared.
             None => {
-                counted_now = version.count(&asked.selection, 0).ok_or_else(no_manifest)?;
-                &counted_now
+                found_now = Selected::find(manifest, &asked.selection);
+                (&found_now, Cow::Owned(version.bytes_by_node(manifest, &found_now)))
             }
         };
-        // Empty files are files: a selection of only such asks for no bytes and is no mistake.
-        if counted.bytes == 0
-            && !asked.selection.is_all()
-            && manifest.select(&asked.selection).next().is_none()
-        {
+        if selected.files == 0 && !asked.selection.is_all() {
             return Err(Problem::SelectsNothing { dataset: name, globs: asked.selection.globs().join(", ") });
         }
-        *requested += counted.bytes;
-        for (id, held) in &counted.by_node {
+        *requested += selected.bytes;
+        for (id, held) in &*by_node {
             sums.entry(*id).or_default().0 += held;
         }
         for node in self.fetching.nodes(&name, &asked.selection) {
             let Some(id) = self.nodes.id(node) else { continue };
-            let held = counted.by_node.get(&id).copied().unwrap_or(0);
+            let held = by_node.get(&id).copied().unwrap_or(0);
             let stuck = self.nodes.get(id).is_none_or(|node| node.is_stuck_on(&hash));
-            if held < counted.bytes && !stuck {
-                sums.entry(id).or_default().1 += counted.bytes - held;
+            if held < selected.bytes && !stuck {
+                sums.entry(id).or_default().1 += selected.bytes - held;
             }
         }
         Ok(())
-    }
-
-    fn uncount_the_oldest(&mut self) {
-        let count: usize = self.versions.values().map(|version| version.ages().count()).sum();
-        if count <= self.settings.selections_kept {
-            return;
-        }
-        let mut ages: Vec<_> = self
-            .versions
-            .iter()
-            .flat_map(|(hash, version)| {
-                version.ages().map(|(selection, age)| (age, *hash, selection.clone()))
-            })
-            .collect();
-        ages.sort_unstable_by_key(|(age, ..)| *age);
-        // A tenth at once: sorting them all for each one would cost more than they save.
-        let superfluous = count - self.settings.selections_kept + self.settings.selections_kept / 10;
-        for (_, hash, selection) in ages.into_iter().take(superfluous) {
-            if let Some(version) = self.versions.get_mut(&hash) {
-                version.uncount(&selection);
-            }
-        }
     }
 }
 

@@ -8,11 +8,13 @@ mod builder;
 mod encoding;
 mod inherit;
 mod path;
+mod selected;
 
 pub use builder::{ListedObject, ManifestBuilder, SkipReason, Skipped, TooManyBlocks};
 pub use encoding::{DecodeError, FORMAT_VERSION};
 pub use inherit::inherit;
 pub use path::path_order;
+pub use selected::Selected;
 
 use crate::block::{self, BlockNumber};
 use crate::object::{AccessDomain, ObjectId, Validator, parse_hex, push_hex};
@@ -279,6 +281,21 @@ impl Manifest {
             bytes += range.end - range.start;
         }
         bytes
+    }
+
+    /// How many files have at least one of the given blocks.
+    pub fn files_with(&self, blocks: &RoaringBitmap) -> u64 {
+        let mut files = 0;
+        let mut counted_to = 0;
+        for number in blocks {
+            if number < counted_to {
+                continue;
+            }
+            let Some(file) = self.file_of_block(number) else { break };
+            counted_to = file.blocks().end;
+            files += 1;
+        }
+        files
     }
 
     fn has_block(&self, row: usize, number: BlockNumber) -> bool {

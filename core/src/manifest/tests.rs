@@ -228,6 +228,26 @@ proptest! {
     }
 
     #[test]
+    fn what_is_missing_of_a_selection_and_in_how_many_files(
+        listing in listing(),
+        globs in prop::option::of("[ab*]{1,2}"),
+        held in prop::collection::vec(0u32..100, 0..60),
+    ) {
+        let (m, _) = of_listing(&listing);
+        let held: RoaringBitmap = held.into_iter().filter(|n| *n < m.blocks()).collect();
+        let selection = globs.map_or_else(Selection::all, |glob| Selection::new([glob]).unwrap());
+        let selected = Selected::find(&m, &selection);
+        let files: Vec<_> = m.files().filter(|file| selection.matches(file.path)).collect();
+        prop_assert_eq!(selected.files, files.len() as u64);
+        prop_assert_eq!(selected.bytes, files.iter().map(|file| file.size).sum::<u64>());
+        let missing = selected.missing(&m, &held);
+        prop_assert_eq!(selected.bytes_of(&m, &held) + m.bytes_of(&missing), selected.bytes);
+        prop_assert!(missing.is_disjoint(&held));
+        let not_whole = files.iter().filter(|file| !held.contains_range(file.blocks())).count();
+        prop_assert_eq!(m.files_with(&missing), not_whole as u64);
+    }
+
+    #[test]
     fn inherited_blocks_have_the_same_content(a in listing(), b in listing(), held in prop::collection::vec(0u32..100, 0..60)) {
         let (old, new) = (of_listing(&a).0, of_listing(&b).0);
         let held: RoaringBitmap = held.into_iter().filter(|n| *n < old.blocks()).collect();

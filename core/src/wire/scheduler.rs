@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub enum CallError {
     /// Not the JSON of such a call.
     #[error("the body is not kube-scheduler's {0}: {1}")]
-    Malformed(&'static str, serde_json::Error),
+    Malformed(&'static str, String),
     /// Full Node objects were sent.
     #[error(
         "the body has Nodes: set nodeCacheCapable to true for this extender in the KubeSchedulerConfiguration"
@@ -62,11 +62,17 @@ struct ExtenderArgs<'a> {
 /// Reads the body of a filter or prioritize call.
 pub fn parse_call(body: &[u8]) -> Result<Call<'_>, CallError> {
     let args: ExtenderArgs<'_> =
-        serde_json::from_slice(body).map_err(|error| CallError::Malformed("ExtenderArgs", error))?;
+        sonic_rs::from_slice(body).map_err(|error| malformed("ExtenderArgs", &error))?;
     if args.nodes.is_some() {
         return Err(CallError::NotCacheCapable);
     }
     Ok(Call { pod: args.pod.ok_or(CallError::NoPod)?, nodes: args.node_names.unwrap_or_default() })
+}
+
+/// One sentence: the reader's own first line, without its drawing of the place.
+fn malformed(what: &'static str, error: &dyn std::fmt::Display) -> CallError {
+    let text = error.to_string();
+    CallError::Malformed(what, text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// The body of a preempt call.
@@ -90,8 +96,8 @@ struct ExtenderPreemptionArgs<'a> {
 
 /// Reads the body of a preempt call.
 pub fn parse_preempt(body: &[u8]) -> Result<PreemptCall<'_>, CallError> {
-    let args: ExtenderPreemptionArgs<'_> = serde_json::from_slice(body)
-        .map_err(|error| CallError::Malformed("ExtenderPreemptionArgs", error))?;
+    let args: ExtenderPreemptionArgs<'_> =
+        serde_json::from_slice(body).map_err(|error| malformed("ExtenderPreemptionArgs", &error))?;
     if args.node_name_to_victims.is_some_and(|victims| !victims.is_empty()) {
         return Err(CallError::NotCacheCapable);
     }

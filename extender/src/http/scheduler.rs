@@ -118,9 +118,9 @@ impl Handlers {
         let demand = pod.demand();
         // The watch has mostly prepared the pod by now; a call may also be faster.
         if let Some(demand) = &demand
-            && !self.state.read(|index| index.is_prepared(demand))
+            && !self.state.read(|index| index.unprepared(demand).is_empty())
         {
-            self.state.write(|index| index.prepare(demand));
+            self.state.prepare(demand);
         }
         self.state.read(|index| decide(index, now, demand))
     }

@@ -69,9 +69,12 @@ impl Duties {
     }
 
     async fn warmup_status(&self, warmup: &Warmup, uid: &str, before: Option<Pace>) -> Option<Pace> {
-        let now = self.state.now().monotonic;
         let progress = match warmup.selection() {
-            Ok(_) => self.state.read(|index| index.warmup_progress(now, uid))?,
+            Ok(_) => {
+                let (state, uid) = (self.state.clone(), uid.to_owned());
+                // Millions of files may have to be looked at: not on a thread that answers calls.
+                tokio::task::spawn_blocking(move || state.warmup_progress(&uid)).await.ok()??
+            }
             Err(error) => WarmupProgress { problem: Some(error.to_string()), ..WarmupProgress::default() },
         };
         let pace = Pace::next(before, Instant::now(), progress.bytes_done);

@@ -76,7 +76,7 @@ impl Follower<Pod> for Pods {
 impl Pods {
     fn pending(&self, facts: &PodFacts, uid: &str, demand: Demand) {
         // The scheduler's call will come in a moment and must not count then.
-        self.state.write(|index| index.prepare(&demand));
+        self.state.prepare(&demand);
         let waits = demand.locality != Locality::Preferred;
         let name = format!("{}/{}", facts.metadata.namespace, facts.metadata.name);
         self.known.set_waiting(uid, waits.then(|| WaitingPod { name, demand: Arc::new(demand) }));

@@ -71,7 +71,7 @@ async fn run() -> anyhow::Result<()> {
     // As the watch of pending pods does, moments before the scheduler's call.
     for body in preferred.iter().chain(&required) {
         let demand = parse_call(body)?.pod.demand();
-        demand.iter().for_each(|demand| state.write(|index| index.prepare(demand)));
+        demand.iter().for_each(|demand| state.prepare(demand));
     }
 
     let ours = serve(router(Handlers { state, warnings: Arc::new(Silent), client: None }, 8 << 20)).await?;

@@ -1,10 +1,12 @@
 //! The decisions behind kube-scheduler's calls: plain data in, replies out.
 
+mod lookup;
+
 use crate::index::{ClusterIndex, Millis, Weighed, Weighing};
 use crate::pod::Demand;
 use crate::score;
 use crate::wire::scheduler::{Call, Name, PreemptCall, write_filter, write_preempt, write_scores};
-use hashbrown::HashMap;
+use lookup::ByNode;
 
 /// Reason in the scheduler's Event: the node is not warm enough.
 pub const REASON_COLD: &str =
@@ -79,13 +81,13 @@ pub fn prioritize(index: &ClusterIndex, now: Now, call: &Call<'_>, demand: Optio
     };
     let weighing = index.weigh(now.monotonic, &demand);
     let cold_seconds = score::cold_seconds(&weighing);
-    let scores: HashMap<&str, u8> = weighing
+    let scores: ByNode<'_, u8> = weighing
         .nodes
         .iter()
         .map(|node| (&*node.node, score::score(weighing.requested, cold_seconds, node)))
         .filter(|(_, score)| *score > 0)
         .collect();
-    let mut scored: Vec<(&str, u8)> = Vec::with_capacity(scores.len());
+    let mut scored: Vec<(&str, u8)> = Vec::with_capacity(weighing.nodes.len());
     scored.extend(call.nodes.iter().filter_map(|name| Some((name.as_str(), *scores.get(name.as_str())?))));
     // Equal scores for all change nothing, so nothing need be said.
     let all_equal = scored.len() == candidates && scored.windows(2).all(|pair| pair[0].1 == pair[1].1);
@@ -144,7 +146,7 @@ struct Judge<'a> {
     insists: bool,
     solvable: bool,
     needed: u128,
-    weighed: HashMap<&'a str, &'a Weighed>,
+    weighed: ByNode<'a, &'a Weighed>,
 }
 
 impl<'a> Judge<'a> {

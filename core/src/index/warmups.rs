@@ -1,0 +1,196 @@
+//! Warm-ups as the API server has them, and the nodes that they choose.
+
+use super::datasets::{Dataset, DatasetName};
+use super::{ClusterIndex, Node};
+use crate::placement;
+use crate::selection::Selection;
+use hashbrown::HashSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the API server says of a Warmup that is to be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmupFacts {
+    /// Which Dataset.
+    pub dataset: DatasetName,
+    /// Which part of it.
+    pub selection: Selection,
+    /// Nodes that may be chosen; all when empty.
+    pub node_selector: BTreeMap<String, String>,
+    /// How many of them; all when `None`.
+    pub replicas: Option<usize>,
+    /// Higher first; below what bound pods read.
+    pub priority: i32,
+}
+
+pub(super) struct Warmup {
+    pub(super) facts: WarmupFacts,
+    /// Names of the nodes that are to get warm.
+    pub(super) chosen: HashSet<Arc<str>>,
+}
+
+impl ClusterIndex {
+    /// Takes in what the API server says of a Warmup.
+    pub fn set_warmup(&mut self, uid: &str, facts: WarmupFacts) {
+        if self.warmups.get(uid).is_some_and(|warmup| warmup.facts == facts) {
+            return;
+        }
+        self.remove_warmup(uid);
+        self.warmups.insert(uid.to_owned(), Warmup { facts, chosen: HashSet::new() });
+        self.choose(uid);
+    }
+
+    /// The Warmup is gone, or asks for nothing any more.
+    pub fn remove_warmup(&mut self, uid: &str) {
+        self.put_choice(uid, HashSet::new());
+        self.warmups.remove(uid);
+    }
+
+    /// A dataset's node selector may have changed.
+    pub(super) fn rechoose_warmups_of(&mut self, dataset: &DatasetName) {
+        let of_dataset = self.warmups.iter().filter(|(_, warmup)| warmup.facts.dataset == *dataset);
+        let uids: Vec<String> = of_dataset.map(|(uid, _)| uid.clone()).collect();
+        uids.iter().for_each(|uid| self.choose(uid));
+    }
+
+    /// A node came, changed or went. Looks at the other nodes only where one has to
+    /// take its place: thousands of nodes come at once when an extender starts.
+    pub(super) fn reconsider(&mut self, name: &str) {
+        let node = self.nodes.by_name(name);
+        let mut choose_anew = Vec::new();
+        let mut join = Vec::new();
+        for (uid, warmup) in &self.warmups {
+            let dataset = self.datasets.get(&warmup.facts.dataset);
+            let allowed = node.is_some_and(|node| allows(&warmup.facts, dataset, node));
+            match (warmup.chosen.contains(name), allowed) {
+                (true, false) => choose_anew.push(uid.clone()),
+                (false, true) => join.push(uid.clone()),
+                (true, true) | (false, false) => {}
+            }
+        }
+        choose_anew.iter().for_each(|uid| self.choose(uid));
+        for uid in join {
+            let Some(warmup) = self.warmups.get(&uid) else { continue };
+            // Whoever was not among the first before is not among them now.
+            let rivals = warmup.chosen.iter().map(|node| &**node).chain([name]);
+            let chosen = chosen(&uid, rivals, warmup.facts.replicas);
+            self.put_choice(&uid, chosen);
+        }
+    }
+
+    /// Chooses among all nodes that the warm-up's own selector and its dataset's
+    /// allow, by rendezvous hashing: every replica chooses alike.
+    fn choose(&mut self, uid: &str) {
+        let Some(warmup) = self.warmups.get(uid) else { return };
+        let dataset = self.datasets.get(&warmup.facts.dataset);
+        let allowed = self.nodes.iter().filter(|(_, node)| allows(&warmup.facts, dataset, node));
+        let names = allowed.map(|(_, node)| &*node.name);
+        let chosen = chosen(uid, names, warmup.facts.replicas);
+        self.put_choice(uid, chosen);
+    }
+
+    fn put_choice(&mut self, uid: &str, chosen: HashSet<Arc<str>>) {
+        let Some(warmup) = self.warmups.get_mut(uid) else { return };
+        let (dataset, selection) = (&warmup.facts.dataset, &warmup.facts.selection);
+        for node in warmup.chosen.difference(&chosen) {
+            self.fetching.remove(dataset, selection, node);
+            self.nodes.invalidate_orders(node);
+        }
+        for node in chosen.difference(&warmup.chosen) {
+            self.fetching.add(dataset.clone(), selection, node);
+            self.nodes.invalidate_orders(node);
+        }
+        warmup.chosen = chosen;
+    }
+}
+
+fn chosen<'a>(uid: &str, names: impl Iterator<Item = &'a str>, replicas: Option<usize>) -> HashSet<Arc<str>> {
+    placement::choose(uid, names, replicas).into_iter().map(Arc::from).collect()
+}
+
+fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, node: &Node) -> bool {
+    node.facts.as_ref().is_some_and(|facts| {
+        facts.schedulable
+            && selects(&warmup.node_selector, &facts.labels)
+            && dataset.is_none_or(|dataset| selects(&dataset.facts.node_selector, &facts.labels))
+    })
+}
+
+/// Whether labels have all that a selector names.
+fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{DatasetFacts, NodeFacts, Settings};
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set { node: u8, labelled: bool, schedulable: bool },
+        Remove(u8),
+        DatasetWants(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0u8..8, any::<bool>(), any::<bool>())
+                .prop_map(|(node, labelled, schedulable)| Step::Set { node, labelled, schedulable }),
+            2 => (0u8..8).prop_map(Step::Remove),
+            1 => any::<bool>().prop_map(Step::DatasetWants),
+        ]
+    }
+
+    fn facts(replicas: Option<usize>, labelled: bool) -> WarmupFacts {
+        WarmupFacts {
+            dataset: DatasetName::new("n", "d"),
+            selection: Selection::all(),
+            node_selector: selector(labelled),
+            replicas,
+            priority: 0,
+        }
+    }
+
+    fn selector(labelled: bool) -> BTreeMap<String, String> {
+        labelled.then(|| ("gpu".to_owned(), "yes".to_owned())).into_iter().collect()
+    }
+
+    proptest! {
+        /// Whatever came before, the choice is the one that a fresh look makes.
+        #[test]
+        fn choices_do_not_depend_on_history(steps in prop::collection::vec(step(), 0..40)) {
+            let mut index = ClusterIndex::new(Settings::default());
+            let warmups = [facts(None, false), facts(Some(1), false), facts(Some(3), true), facts(Some(0), false)];
+            for (number, facts) in warmups.iter().enumerate() {
+                index.set_warmup(&number.to_string(), facts.clone());
+            }
+            let name = DatasetName::new("n", "d");
+            for step in steps {
+                match step {
+                    Step::Set { node, labelled, schedulable } => {
+                        let facts = NodeFacts { uid: "u".into(), labels: selector(labelled), schedulable };
+                        index.set_node(&node.to_string(), facts);
+                    }
+                    Step::Remove(node) => index.remove_node(&node.to_string()),
+                    Step::DatasetWants(labelled) => {
+                        let facts = DatasetFacts { node_selector: selector(labelled), ..DatasetFacts::default() };
+                        index.set_dataset(&name, facts);
+                    }
+                }
+                for uid in ["0", "1", "2", "3"] {
+                    let found = index.warmups[uid].chosen.clone();
+                    index.choose(uid);
+                    prop_assert_eq!(&found, &index.warmups[uid].chosen, "warm-up {}", uid);
+                    for node in 0..8 {
+                        let node = node.to_string();
+                        let fetches = index.warmups.values().any(|warmup| warmup.chosen.contains(node.as_str()));
+                        let counted = index.fetching.nodes(&name, &Selection::all());
+                        prop_assert_eq!(fetches, counted.contains(&Arc::from(node)));
+                    }
+                }
+            }
+        }
+    }
+}

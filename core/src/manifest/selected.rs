@@ -1,0 +1,61 @@
+//! What a selection picks of a manifest, found once.
+
+use super::Manifest;
+use crate::selection::Selection;
+use roaring::RoaringBitmap;
+
+/// The files that a selection picks of one manifest.
+///
+/// Finding them looks at every path: at ten million files that takes a second,
+/// so it is to be done outside of locks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selected {
+    /// `None`: all blocks of the manifest.
+    blocks: Option<RoaringBitmap>,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// How many files, the empty ones included.
+    pub files: u64,
+}
+
+impl Selected {
+    /// Everything.
+    pub fn all(manifest: &Manifest) -> Self {
+        Self { blocks: None, bytes: manifest.bytes(), files: manifest.file_count() as u64 }
+    }
+
+    /// Finds what `selection` picks.
+    pub fn find(manifest: &Manifest, selection: &Selection) -> Self {
+        if selection.is_all() {
+            return Self::all(manifest);
+        }
+        let mut blocks = RoaringBitmap::new();
+        let (mut bytes, mut files) = (0, 0);
+        for file in manifest.select(selection) {
+            blocks.insert_range(file.blocks());
+            bytes += file.size;
+            files += 1;
+        }
+        Self { blocks: Some(blocks), bytes, files }
+    }
+
+    /// Bytes of those of the given blocks that are picked.
+    pub fn bytes_of(&self, manifest: &Manifest, blocks: &RoaringBitmap) -> u64 {
+        match &self.blocks {
+            None => manifest.bytes_of(blocks),
+            Some(selected) => manifest.bytes_of(&(blocks & selected)),
+        }
+    }
+
+    /// The picked blocks that are not among those given.
+    pub fn missing(&self, manifest: &Manifest, held: &RoaringBitmap) -> RoaringBitmap {
+        match &self.blocks {
+            Some(selected) => selected - held,
+            None => {
+                let mut missing = RoaringBitmap::new();
+                missing.insert_range(0..manifest.blocks());
+                missing - held
+            }
+        }
+    }
+}
