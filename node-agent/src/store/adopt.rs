@@ -21,6 +21,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let (shared, queue) = (&self.shared, self.queue()?);
         let _turn = shared.busy.turn(&hash)?;
+        self.settle()?;
         if let Some((ManifestState::Retiring, _)) = shared.inventory.state(&hash) {
             retire::free(shared, queue, &hash, None)?;
         }
@@ -40,6 +41,7 @@ impl Engine {
     pub(super) fn adopt(&self, hash: &ManifestHash) -> Result<(), StoreError> {
         let (shared, queue) = (&self.shared, self.queue()?);
         let _turn = shared.busy.turn(hash)?;
+        self.settle()?;
         if shared.inventory.is_adopted(hash) {
             return Ok(());
         }

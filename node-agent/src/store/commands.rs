@@ -64,7 +64,7 @@ pub(super) enum ManifestCommand {
     BeginAdopting { hash: ManifestHash, reply: Reply<()> },
     /// Show it, with the blocks that a scan found.
     FinishAdopting { hash: ManifestHash, found: RoaringBitmap, reply: Reply<()> },
-    /// Take it out of the inventory; answers what it held.
+    /// Take it out of the inventory.
     BeginRetiring { hash: ManifestHash, reply: Reply<()> },
     /// Its objects are freed: forget it.
     FinishRetiring { hash: ManifestHash, reply: Reply<()> },
@@ -75,6 +75,8 @@ pub(super) enum ManifestCommand {
     Collect { objects: Vec<ObjectId>, seen: Vec<ManifestHash>, reply: Reply<bool> },
     /// No object is there without a manifest.
     Collected { reply: Reply<()> },
+    /// Answers once memory says what the index says.
+    Settle { reply: Reply<()> },
 }
 
 /// All that the committer is asked to do.

@@ -12,7 +12,7 @@
 use super::commands::{BlockCommand, Command, ManifestCommand, Reply, Written};
 use super::engine::Shared;
 use super::error::StoreError;
-use super::index::{Fault, Tables, meta};
+use super::index::{self, Fault, Tables, meta};
 use super::inventory::BlockChange;
 use super::manifests::Object;
 use super::rows::{BLOCKS_PER_CHUNK, ManifestRow, ManifestState};
@@ -287,10 +287,15 @@ impl Committer {
                 reply(result);
             }
             ManifestCommand::Lose { hash, reply } => {
-                let why = StoreError::UnknownManifest(hash);
-                reply(self.lose(&hash, &why));
+                let lost = self.lose(&hash, &StoreError::UnknownManifest(hash));
+                reply(lost.inspect_err(|error| self.recover(error)));
             }
             ManifestCommand::Collect { objects, seen, reply } => reply(self.collect(&objects, &seen)),
+            // Opened again before this command, as before every other, or not.
+            ManifestCommand::Settle { reply } => reply(match self.shared.index.is_open() {
+                true => Ok(()),
+                false => Err(index::closed()),
+            }),
             ManifestCommand::Collected { reply } => {
                 reply(self.commit(|tables| tables.put_meta(meta::COLLECT, &0u64.to_le_bytes())));
             }

@@ -229,8 +229,18 @@ impl Engine {
         &self.shared.stats
     }
 
+    /// Makes sure that what memory says is what the disk has: after a failed commit
+    /// nobody knows which of the two states is durable until the index is read again.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        match self.shared.index.is_open() {
+            true => Ok(()),
+            false => self.queue()?.ask_manifest(|reply| ManifestCommand::Settle { reply }),
+        }
+    }
+
     /// The manifest, which is to be adopted.
     fn adopted(&self, hash: &ManifestHash) -> Result<Arc<Manifest>, StoreError> {
+        self.settle()?;
         let unknown = StoreError::UnknownManifest(*hash);
         if !self.shared.inventory.is_adopted(hash) {
             return Err(unknown);

@@ -414,6 +414,6 @@ fn store_error(fault: Fault) -> StoreError {
     }
 }
 
-fn closed() -> StoreError {
+pub(super) fn closed() -> StoreError {
     StoreError::Index { why: "it is closed after an error and could not be opened again yet".into() }
 }

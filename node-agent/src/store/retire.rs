@@ -15,6 +15,7 @@ impl Engine {
     pub(super) fn retire(&self, hash: &ManifestHash) -> Result<(), StoreError> {
         let (shared, queue) = (&self.shared, self.queue()?);
         let _turn = shared.busy.turn(hash)?;
+        self.settle()?;
         if shared.inventory.state(hash).is_none() {
             return Ok(());
         }
