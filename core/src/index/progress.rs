@@ -35,10 +35,10 @@ pub struct WarmupProgress {
     pub bytes_total: u64,
     /// Files that they hold wholly, added up.
     pub files_done: u64,
-    /// Live nodes that do not hold all of it, or have not said so themselves.
-    pub unfinished: Vec<Arc<str>>,
     /// Files that they will hold in the end.
     pub files_total: u64,
+    /// Live nodes that do not hold all of it, or have not said so themselves.
+    pub unfinished: Vec<Arc<str>>,
     /// Bytes per second that the fetching nodes reach together.
     pub rate: u64,
     /// What keeps nodes from fetching it, at most a few.

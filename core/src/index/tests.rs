@@ -407,7 +407,7 @@ proptest! {
             }
             for demand in demands() {
                 let selection = &demand.asked[0].selection;
-                let wanted = current.1.blocks_of(selection);
+                let wanted: RoaringBitmap = current.1.select(selection).flat_map(|file| file.blocks()).collect();
                 let weighing = index.weigh(Millis(now), &demand);
                 prop_assert_eq!(weighing.requested, current.1.bytes_of(&wanted));
                 for (node, said) in model.iter().enumerate() {

@@ -251,15 +251,6 @@ impl Manifest {
         self.files_in(start..end.max(start)).filter(move |file| selection.matches(file.path))
     }
 
-    /// The blocks of the files that a selection names.
-    pub fn blocks_of(&self, selection: &Selection) -> RoaringBitmap {
-        let mut blocks = RoaringBitmap::new();
-        for file in self.select(selection) {
-            blocks.insert_range(file.blocks());
-        }
-        blocks
-    }
-
     /// Bytes of the given blocks; numbers that the manifest does not have count nothing.
     pub fn bytes_of(&self, blocks: &RoaringBitmap) -> u64 {
         let mut bytes = 0;

@@ -20,7 +20,7 @@ use super::subscription::Subscription;
 use super::sweep;
 use bytes::Bytes;
 use hearth_core::block::{self, BlockNumber};
-use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::manifest::{Manifest, ManifestHash, Selected};
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Holding;
 use roaring::RoaringBitmap;
@@ -200,8 +200,8 @@ impl Engine {
         selection: &Selection,
     ) -> Result<RoaringBitmap, StoreError> {
         let manifest = self.adopted(hash)?;
-        let asked = manifest.blocks_of(selection);
-        let missing = self.shared.inventory.with_adopted(hash, |held| &asked - held);
+        let selected = Selected::find(&manifest, selection);
+        let missing = self.shared.inventory.with_adopted(hash, |held| selected.missing(&manifest, held));
         missing.ok_or(StoreError::UnknownManifest(*hash))
     }
 
