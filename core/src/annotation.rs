@@ -133,11 +133,16 @@ pub fn parse_locality(text: &str) -> Result<Locality, AnnotationError> {
 
 /// Reads a [`MIN_WARM`] annotation; the percentage is 1 to 100.
 pub fn parse_min_warm(text: &str) -> Result<u8, AnnotationError> {
+    parse_percent(text).ok_or_else(|| AnnotationError::MinWarm(shorten(text)))
+}
+
+/// Reads a percentage of 1 to 100, with or without its sign.
+pub fn parse_percent(text: &str) -> Option<u8> {
     let digits = text.trim();
     let digits = digits.strip_suffix('%').unwrap_or(digits).trim_end();
     match digits.parse() {
-        Ok(percent @ 1..=100) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(percent),
-        _ => Err(AnnotationError::MinWarm(shorten(text))),
+        Ok(percent @ 1..=100) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(percent),
+        _ => None,
     }
 }
 

@@ -16,4 +16,5 @@ pub mod pod;
 pub mod quantity;
 pub mod score;
 pub mod selection;
+pub mod volume;
 pub mod wire;

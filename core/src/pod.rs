@@ -4,6 +4,7 @@
 use crate::annotation::{self, CLAIM_PREFIX, CSI_DRIVER, Locality};
 use crate::index::DatasetName;
 use crate::selection::Selection;
+use crate::volume::VolumeAttributes;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -88,20 +89,6 @@ pub struct CsiVolume {
     /// What it asks of the driver.
     #[serde(default)]
     pub volume_attributes: Option<VolumeAttributes>,
-}
-
-/// What an inline volume of [`CSI_DRIVER`] asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct VolumeAttributes {
-    /// Name of a Dataset in the pod's namespace, or `namespace:name`.
-    #[serde(default)]
-    pub dataset: Option<String>,
-    /// A sub-tree of it.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// A glob within the sub-tree.
-    #[serde(default)]
-    pub files: Option<String>,
 }
 
 /// A volume by claim.
@@ -235,37 +222,9 @@ impl PodFacts {
             }));
         }
         let csi = volume.csi.as_ref().filter(|csi| csi.driver == CSI_DRIVER)?;
-        Some(self.of_csi_volume(csi.volume_attributes.as_ref()))
+        let none = VolumeAttributes::default();
+        Some(csi.volume_attributes.as_ref().unwrap_or(&none).asked(&self.metadata.namespace))
     }
-
-    fn of_csi_volume(&self, attributes: Option<&VolumeAttributes>) -> Result<Asked, String> {
-        let dataset = attributes.and_then(|attributes| attributes.dataset.as_deref()).unwrap_or_default();
-        let (namespace, name) = dataset.split_once(':').unwrap_or((&self.metadata.namespace, dataset));
-        if !annotation::is_dataset_name(name) {
-            return Err(format!(
-                "a volume of driver {CSI_DRIVER} needs volumeAttributes.dataset to be the name of a Dataset, and it is \"{}\"",
-                dataset.chars().take(80).collect::<String>().escape_debug()
-            ));
-        }
-        let path = attributes
-            .and_then(|attributes| attributes.path.as_deref())
-            .unwrap_or_default()
-            .trim_matches('/');
-        let files = attributes.and_then(|attributes| attributes.files.as_deref()).unwrap_or_default();
-        // `path` is a directory, not a glob.
-        let mut glob: String = path.chars().flat_map(|c| escape(c).into_iter().chain([c])).collect();
-        if !glob.is_empty() && !files.is_empty() {
-            glob.push('/');
-        }
-        glob.push_str(files);
-        let selection = Selection::new(Some(glob).filter(|glob| !glob.is_empty()))
-            .map_err(|error| format!("a volume of dataset {name}: {error}"))?;
-        Ok(Asked { namespace: namespace.to_owned(), dataset: name.to_owned(), selection })
-    }
-}
-
-fn escape(character: char) -> Option<char> {
-    matches!(character, '*' | '?' | '[' | ']' | '{' | '}' | '\\').then_some('\\')
 }
 
 fn parsed<T>(

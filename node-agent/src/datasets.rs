@@ -33,17 +33,12 @@ impl Datasets {
         {
             return Ok(dataset.clone());
         }
-        let name = format!("{}/{}", want.namespace, want.dataset);
-        let api: Api<Dataset> = Api::namespaced(self.client.clone(), &want.namespace);
-        let unavailable =
-            |why: String| OriginError::Unavailable(format!("Dataset {name} cannot be read: {why}"));
-        let found = tokio::time::timeout(PATIENCE, api.get_opt(&want.dataset))
-            .await
-            .map_err(|_| unavailable("the API server did not answer in time".to_owned()))?
-            .map_err(|error| unavailable(shown(&error.to_string())))?;
+        let found = self.named(&want.namespace, &want.dataset).await?;
+        let deleted =
+            || OriginError::NotFound(format!("Dataset {}/{} was deleted", want.namespace, want.dataset));
         let dataset = found
             .filter(|dataset| dataset.uid().as_deref() == Some(want.uid.as_str()))
-            .ok_or_else(|| OriginError::NotFound(format!("Dataset {name} was deleted")))?;
+            .ok_or_else(deleted)?;
         let dataset = Arc::new(dataset);
         let mut kept = self.kept.lock();
         if kept.len() >= MOST_KEPT {
@@ -51,5 +46,17 @@ impl Datasets {
         }
         kept.insert(want.uid.clone(), dataset.clone());
         Ok(dataset)
+    }
+
+    /// A Dataset as it is now; `None` when there is none of that name.
+    pub async fn named(&self, namespace: &str, name: &str) -> Result<Option<Dataset>, OriginError> {
+        let api: Api<Dataset> = Api::namespaced(self.client.clone(), namespace);
+        let unavailable = |why: String| {
+            OriginError::Unavailable(format!("Dataset {namespace}/{name} cannot be read: {why}"))
+        };
+        tokio::time::timeout(PATIENCE, api.get_opt(name))
+            .await
+            .map_err(|_| unavailable("the API server did not answer in time".to_owned()))?
+            .map_err(|error| unavailable(shown(&error.to_string())))
     }
 }

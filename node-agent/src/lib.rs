@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod config;
 pub mod credentials;
+pub mod csi;
 pub mod datasets;
 pub mod fill;
 pub mod identity;
@@ -21,3 +22,4 @@ pub mod run;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod views;

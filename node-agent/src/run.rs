@@ -4,6 +4,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::config::units::Room;
 use crate::credentials::Secrets;
+use crate::csi;
 use crate::datasets::Datasets;
 use crate::fill::{Fill, FillParts};
 use crate::identity;
@@ -14,7 +15,9 @@ use crate::origin::{AllowedRoots, Origins};
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
 use crate::store::{MinFree, Store, StoreConfig};
+use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
+use futures::FutureExt;
 use hearth_core::wire::report::Speaker;
 use hearth_runtime::lease::Election;
 use hearth_runtime::tasks::Tasks;
@@ -47,11 +50,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let origins = Arc::new(Origins::new(&config.origin, roots, secrets, metrics.clone())?);
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
+    let datasets = Datasets::new(client.clone());
+    let views = open_views(&config, &store, &datasets, &manifests).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
             store: store.clone(),
-            datasets: Datasets::new(client.clone()),
+            datasets,
             manifests: manifests.clone(),
             origins: origins.clone(),
             metrics: metrics.clone(),
@@ -59,11 +64,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     let speaker =
         Speaker { node: config.node_name.clone(), node_uid, store: identity.uuid, boot: identity.boot };
-    let (reporter, wants) = Reporter::new(ReporterParts {
+    let (reporter, ordered) = Reporter::new(ReporterParts {
         speaker,
         store: store.clone(),
         manifests: manifests.clone(),
         replicas: known,
+        in_use: views.in_use(),
         fill: fill_status,
         metrics: metrics.clone(),
     });
@@ -81,10 +87,36 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     tasks.spawn("looking up the extender", replicas.run(shutdown.clone()));
     tasks.spawn("reporting", reporter.run(shutdown.clone()));
+    let (all_wants, wants) = watch::channel(Vec::new());
+    let gathered = views::together(ordered, views.wants(), all_wants);
+    tasks.spawn(
+        "gathering what is wanted",
+        shutdown.clone().run_until_cancelled_owned(gathered).map(|_| Ok(())),
+    );
     tasks.spawn("fetching", fill.run(wants, shutdown.clone()));
+    if config.csi.enabled {
+        let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());
+        tasks.spawn("the CSI driver", served);
+        tasks.spawn("growing native views", views.run(shutdown.clone()));
+    }
     tasks.spawn("the lister's election", election.run(leases, leading, shutdown.clone()));
     tasks.spawn("listing", lister.run(leads, shutdown));
     tasks.run(GRACE).await
+}
+
+async fn open_views(
+    config: &Config,
+    store: &Store,
+    datasets: &Datasets,
+    manifests: &Manifests,
+) -> anyhow::Result<Views> {
+    // Hard links need the store's file system.
+    let directory = config.store.directory.join("views");
+    let parts = ViewParts { store: store.clone(), datasets: datasets.clone(), manifests: manifests.clone() };
+    tokio::task::spawn_blocking(move || Views::open(&directory, parts))
+        .await
+        .context("taking up the published volumes ended")?
+        .context("the published volumes cannot be taken up")
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {

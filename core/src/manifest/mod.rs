@@ -160,6 +160,11 @@ impl Manifest {
         self.bytes
     }
 
+    /// The newest of its files' times, nanoseconds since 1970; 0 without files.
+    pub fn newest(&self) -> i64 {
+        self.rows.iter().map(|row| row.modified).max().unwrap_or(0)
+    }
+
     /// How many blocks its files have; their numbers are `0..blocks()`.
     pub fn blocks(&self) -> BlockNumber {
         self.blocks

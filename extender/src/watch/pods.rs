@@ -6,9 +6,8 @@ use super::known::{Known, WaitingPod};
 use crate::events::Recorder;
 use crate::state::State;
 use hearth_core::annotation::{self, Locality};
-use hearth_core::pod::{
-    Annotations, ClaimVolume, CsiVolume, Demand, Metadata, PodFacts, Spec, Volume, VolumeAttributes,
-};
+use hearth_core::pod::{Annotations, ClaimVolume, CsiVolume, Demand, Metadata, PodFacts, Spec, Volume};
+use hearth_core::volume::VolumeAttributes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::collections::{HashMap, HashSet};
@@ -148,11 +147,10 @@ fn facts_of(pod: &Pod) -> PodFacts {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).map(|volume| Volume {
         csi: volume.csi.as_ref().map(|csi| CsiVolume {
             driver: csi.driver.clone(),
-            volume_attributes: csi.volume_attributes.as_ref().map(|attributes| VolumeAttributes {
-                dataset: attributes.get("dataset").cloned(),
-                path: attributes.get("path").cloned(),
-                files: attributes.get("files").cloned(),
-            }),
+            volume_attributes: csi
+                .volume_attributes
+                .as_ref()
+                .map(|attributes| VolumeAttributes::of(|name| attributes.get(name).cloned())),
         }),
         persistent_volume_claim: volume
             .persistent_volume_claim

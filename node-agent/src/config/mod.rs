@@ -40,6 +40,8 @@ pub struct Config {
     pub origin: OriginConfig,
     /// What `file://` origins may be.
     pub file_origins: FileOrigins,
+    /// How kubelet mounts datasets into pods.
+    pub csi: CsiSection,
     /// The server of health, readiness and metrics.
     pub admin: AdminConfig,
     /// Logs.
@@ -96,6 +98,18 @@ pub struct FileOrigins {
     pub allowed_roots: Vec<PathBuf>,
 }
 
+/// The `csi` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CsiSection {
+    /// Whether pods can mount datasets on this node. It takes the right to mount.
+    pub enabled: bool,
+    /// The driver's socket, by the path that kubelet knows it by.
+    pub socket: PathBuf,
+    /// The directory where kubelet looks for sockets of drivers.
+    pub registration_directory: PathBuf,
+}
+
 /// The `admin` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -116,6 +130,7 @@ impl Default for Config {
             store: StoreSection::default(),
             origin: OriginConfig::default(),
             file_origins: FileOrigins::default(),
+            csi: CsiSection::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -132,6 +147,16 @@ impl Default for StoreSection {
     fn default() -> Self {
         // kubelet evicts pods at 15 % free of the image file system, at 10 % of its own.
         Self { directory: "/var/lib/hearth".into(), capacity: None, min_free: Room::Percent(20) }
+    }
+}
+
+impl Default for CsiSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: "/var/lib/kubelet/plugins/hearth.dev/csi.sock".into(),
+            registration_directory: "/var/lib/kubelet/plugins_registry".into(),
+        }
     }
 }
 
@@ -250,6 +275,12 @@ impl Config {
             !matches!(self.store.capacity, Some(Room::Percent(_))),
             "store.capacity is a share, and bytes such as 500Gi are allowed"
         );
+        for (name, path) in [
+            ("csi.socket", &self.csi.socket),
+            ("csi.registrationDirectory", &self.csi.registration_directory),
+        ] {
+            ensure!(path.is_absolute(), "{name} is {}, and an absolute path is allowed", path.display());
+        }
         for root in &self.file_origins.allowed_roots {
             ensure!(
                 root.is_absolute(),
@@ -318,6 +349,7 @@ mod tests {
             ("{nodeName: n, origin: {buffer: 1Mi}}", "origin.buffer"),
             ("{nodeName: n, origin: {retry: {budget: 2.0}}}", "origin.retry.budget"),
             ("{nodeName: n, fileOrigins: {allowedRoots: [data]}}", "fileOrigins.allowedRoots"),
+            ("{nodeName: n, csi: {socket: csi.sock}}", "csi.socket"),
         ] {
             let error = load(yaml, &[]).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");

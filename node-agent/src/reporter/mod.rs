@@ -11,6 +11,7 @@ use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::replicas::{Known, Replica};
 use crate::store::Store;
+use crate::views::InUse;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{NodeStatus, Orders, Speaker, Want};
 use orders::{Desk, Union};
@@ -38,6 +39,8 @@ pub struct ReporterParts {
     pub manifests: Manifests,
     /// Whom to tell.
     pub replicas: Known,
+    /// Which versions pods read.
+    pub in_use: InUse,
     /// How fetching does.
     pub fill: watch::Receiver<FillStatus>,
     /// What is counted.
@@ -49,6 +52,7 @@ struct Shared {
     speaker: Speaker,
     store: Store,
     manifests: Manifests,
+    in_use: InUse,
     fill: watch::Receiver<FillStatus>,
     metrics: Arc<Metrics>,
     desk: Mutex<Desk>,
@@ -78,12 +82,13 @@ impl LastReport {
 impl Reporter {
     /// Nothing is reported yet; the receiver follows what the replicas want fetched.
     pub fn new(parts: ReporterParts) -> (Self, watch::Receiver<Vec<Want>>) {
-        let ReporterParts { speaker, store, manifests, replicas, fill, metrics } = parts;
+        let ReporterParts { speaker, store, manifests, replicas, in_use, fill, metrics } = parts;
         let (wants, receiver) = watch::channel(Vec::new());
         let shared = Arc::new(Shared {
             speaker,
             store,
             manifests,
+            in_use,
             fill,
             metrics,
             desk: Mutex::default(),

@@ -69,6 +69,11 @@ async fn retire(shared: &Shared, retiring: &BTreeMap<ManifestHash, Instant>) -> 
             settled = false;
             continue;
         }
+        // Pods that read it keep it until they end.
+        let Some(_retiring) = shared.in_use.try_retire(*hash) else {
+            settled = false;
+            continue;
+        };
         let (store, hash) = (shared.store.clone(), *hash);
         match blocking(move || store.retire(&hash)).await {
             Ok(()) => tracing::info!(manifest = ?hash, "a version that nobody names is forgotten"),

@@ -107,6 +107,7 @@ impl World {
         let (status, fill) = watch::channel(FillStatus::default());
         let identity = store.identity();
         let (reporter, wants) = Reporter::new(ReporterParts {
+            in_use: Default::default(),
             speaker: Speaker {
                 node: "n".into(),
                 node_uid: "u".into(),

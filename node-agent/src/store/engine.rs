@@ -26,6 +26,7 @@ use hearth_core::wire::report::Holding;
 use roaring::RoaringBitmap;
 use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
@@ -207,6 +208,17 @@ impl Engine {
 
     pub(super) fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
         self.shared.inventory.with_adopted(hash, Clone::clone)
+    }
+
+    pub(super) fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
+        let manifest = self.adopted(hash)?;
+        let Some(file) = manifest.file(file).filter(|file| file.size > 0) else { return Ok(None) };
+        let whole = self
+            .shared
+            .inventory
+            .with_adopted(hash, |held| held.contains_range(file.blocks()))
+            .unwrap_or(false);
+        Ok(whole.then(|| self.shared.layout.object(&manifest.object_id(&file))))
     }
 
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {

@@ -183,6 +183,12 @@ impl Store {
         self.0.read_block(hash, file, block)
     }
 
+    /// The object file of a file of an adopted manifest, when all its blocks are held:
+    /// to be linked and read, never to be written. `None` for an empty file, which has none.
+    pub fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
+        self.0.whole_file(hash, file)
+    }
+
     /// Sets room for `bytes` aside until the guard is dropped.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
         self.0.reserve(bytes)

@@ -1,0 +1,179 @@
+//! Views: versions of datasets as pods see them, read-only.
+//!
+//! A part of a version that is wholly in the store is shown as a *native* view: a
+//! read-only bind mount of a tree of hard links to the store's files. No process
+//! stands between the pod and its data, so the mount goes on without the agent.
+//!
+//! ```text
+//! views/volumes/<32 hex>     what is published, one record for each volume and target
+//! views/trees/<64 hex>       hard links of one version
+//! views/trees/part-<32 hex>  hard links of the part of a version that one glob picks
+//! views/scratch              links and trees on their way in or out
+//! views/staging              mounts on their way to their targets
+//! ```
+
+mod bind;
+mod error;
+mod in_use;
+mod publish;
+mod record;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod trees;
+mod wants;
+
+pub use error::ViewError;
+pub use in_use::InUse;
+pub use publish::{Published, VolumeRequest, VolumeState};
+pub use wants::together;
+
+use crate::datasets::Datasets;
+use crate::manifests::Manifests;
+use crate::store::Store;
+use bind::Binder;
+use error::io_error;
+use hearth_core::wire::report::Want;
+use in_use::Use;
+use parking_lot::Mutex;
+use record::{Records, name_of};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use trees::Trees;
+
+/// When to look again after an error.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What views need.
+pub struct ViewParts {
+    /// What is held.
+    pub store: Store,
+    /// How Datasets are found.
+    pub datasets: Datasets,
+    /// How manifests are found.
+    pub manifests: Manifests,
+}
+
+/// The volumes of one node. Clones are the same.
+#[derive(Clone)]
+pub struct Views(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    datasets: Datasets,
+    manifests: Manifests,
+    trees: Trees,
+    binder: Binder,
+    published: Mutex<Volumes>,
+    /// Volumes that a call works on now.
+    busy: Mutex<HashSet<String>>,
+    in_use: InUse,
+    wants: watch::Sender<Vec<Want>>,
+    /// What volumes wait for, by the name of their record.
+    wanted: Mutex<BTreeMap<String, wants::Wanted>>,
+    /// Told when files have become whole.
+    grown: Notify,
+}
+
+struct Volumes {
+    records: Records,
+    /// By the name of their record: their versions are not forgotten.
+    uses: HashMap<String, Use>,
+}
+
+impl Views {
+    /// Takes up what is published, below `directory`, on the file system of the store.
+    /// Blocks on the disk.
+    pub fn open(directory: &Path, parts: ViewParts) -> Result<Self, ViewError> {
+        std::fs::create_dir_all(directory).map_err(io_error("cannot make", directory))?;
+        let records = Records::open(&directory.join("volumes"))?;
+        let in_use = InUse::default();
+        let mut uses = HashMap::new();
+        let mut kept = Vec::new();
+        for record in records.all() {
+            let Some(hash) = record.manifest() else { continue };
+            kept.push((hash, record.tree_globs.clone()));
+            // Nobody retires anything yet.
+            uses.extend(in_use.try_acquire(hash).map(|used| (name_of(&record.volume, &record.target), used)));
+        }
+        let (trees, scratch) = (directory.join("trees"), directory.join("scratch"));
+        Ok(Self(Arc::new(Inner {
+            trees: Trees::open(parts.store.clone(), &trees, &scratch, &kept)?,
+            binder: Binder::new(&directory.join("staging"))?,
+            store: parts.store,
+            datasets: parts.datasets,
+            manifests: parts.manifests,
+            published: Mutex::new(Volumes { records, uses }),
+            busy: Mutex::default(),
+            in_use,
+            wants: watch::Sender::default(),
+            wanted: Mutex::default(),
+            grown: Notify::new(),
+        })))
+    }
+
+    /// Which versions pods read.
+    pub fn in_use(&self) -> InUse {
+        self.0.in_use.clone()
+    }
+
+    /// What volumes wait for; to be fetched besides what the extender orders.
+    pub fn wants(&self) -> watch::Receiver<Vec<Want>> {
+        self.0.wants.subscribe()
+    }
+
+    /// How many volumes are published.
+    pub fn count(&self) -> usize {
+        self.0.published.lock().records.all().count()
+    }
+
+    /// Lets the trees grow with the store until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let grown = async {
+            loop {
+                if let Err(error) = self.grow().await {
+                    tracing::warn!("the trees of native views cannot grow: {error}");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        };
+        let expired = async {
+            let mut tick = tokio::time::interval(wants::KEPT / 4);
+            loop {
+                tick.tick().await;
+                self.0.expire_wants();
+            }
+        };
+        tokio::select! {
+            () = grown => Ok(()),
+            () = expired => Ok(()),
+            () = shutdown.cancelled() => Ok(()),
+        }
+    }
+
+    /// Ends when all has to be looked at again.
+    async fn grow(&self) -> Result<(), ViewError> {
+        let inner = self.0.clone();
+        let feed = Arc::new(blocking(move || inner.trees.catch_up()).await?);
+        loop {
+            self.0.grown.notify_waiters();
+            feed.changed().await;
+            let (inner, taken) = (self.0.clone(), feed.clone());
+            if !blocking(move || inner.trees.follow(&taken)).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Runs what blocks on the disk where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Result<T, ViewError> {
+    let closed = || ViewError::Store(crate::store::StoreError::Closed);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(closed()))
+}

@@ -1,0 +1,312 @@
+//! Publishing a volume: whose, which version, when, and as what.
+
+use super::bind::{is_mount, unmount_all};
+use super::error::{ViewError, io_error};
+use super::record::{Record, name_of};
+use super::trees::files_of_selection;
+use super::{Inner, Views, blocking};
+use hearth_api::Dataset;
+use hearth_core::explain;
+use hearth_core::manifest::{Manifest, ManifestHash, Selected};
+use hearth_core::pod::Asked;
+use hearth_core::volume::VolumeAttributes;
+use hearth_core::wire::report::{POD_PRIORITY, Want};
+use kube::ResourceExt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// kubelet gives a call two minutes, and asks again when it is told to.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a volume that waits is looked at when no file becomes whole.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is to be published.
+#[derive(Clone, Debug)]
+pub struct VolumeRequest {
+    /// The volume, as kubelet names it.
+    pub volume: String,
+    /// Where it is to be seen.
+    pub target: PathBuf,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// What it asks for.
+    pub attributes: VolumeAttributes,
+}
+
+/// How a volume was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is there now.
+    Now,
+    /// It was there already.
+    Before,
+}
+
+/// How a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeState {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Of those, bytes that are on this node.
+    pub held: u64,
+    /// Its files.
+    pub files: u64,
+    /// What is wrong with it; `None` when nothing is.
+    pub problem: Option<String>,
+}
+
+/// Only one call works on a volume at a time.
+struct Busy {
+    inner: Arc<Inner>,
+    name: String,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.inner.busy.lock().remove(&self.name);
+    }
+}
+
+impl Views {
+    /// Mounts what is asked for at the target. Publishing what is published changes
+    /// nothing, and a volume that lost its mount gets the same version again.
+    pub async fn publish(&self, request: VolumeRequest) -> Result<Published, ViewError> {
+        let name = name_of(&request.volume, &request.target);
+        let _busy = self.busy(&name)?;
+        let asked = request.attributes.asked(&request.namespace).map_err(ViewError::Invalid)?;
+        let wait = request.attributes.wait_percent().map_err(ViewError::Invalid)?;
+        // Who may read is asked every time: a grant may have been taken back.
+        let dataset = self.permitted(&request.namespace, &asked).await?;
+        let known = self.0.published.lock().records.get(&request.volume, &request.target).cloned();
+        let hash = match known.as_ref().and_then(Record::manifest) {
+            Some(hash) => hash,
+            None => current_version(&dataset, &asked)?,
+        };
+        let used = self.0.in_use.acquire(hash).await.ok_or_else(|| {
+            ViewError::NotYet(format!(
+                "the version of Dataset {} is being forgotten; kubelet asks again",
+                asked.name()
+            ))
+        })?;
+        let manifest = self.0.manifests.adopted(hash, &asked.name().to_string()).await?;
+        let inner = self.0.clone();
+        let record = Record::new(&request, &asked, hash);
+        let part = {
+            let (manifest, asked, root) = (manifest.clone(), asked.clone(), record.root.clone());
+            blocking(move || Part::find(&manifest, &asked, &root)).await?
+        };
+        self.wait_for(&name, &dataset, &asked, hash, &manifest, &part, wait).await?;
+        let (target, recorded) = (request.target.clone(), record.clone());
+        let published = blocking(move || {
+            let source = inner.trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)?;
+            let Some(source) = source else {
+                return Err(ViewError::NotYet(format!(
+                    "files of Dataset {} have just gone from this node and are fetched again; kubelet asks again",
+                    recorded.dataset
+                )));
+            };
+            let source = source.join(&recorded.root);
+            if is_mount(&target)? {
+                if known.is_some() && is_same(&source, &target) {
+                    return Ok(Published::Before);
+                }
+                // Half made by a call that was never answered, or of a tree that is gone.
+                unmount_all(&target)?;
+            }
+            // Before the mount: what is mounted is known after a crash.
+            inner.published.lock().records.put(recorded)?;
+            fs::create_dir_all(&target).map_err(io_error("cannot make", &target))?;
+            inner.binder.mount(&source, &target)?;
+            Ok(Published::Now)
+        })
+        .await?;
+        self.0.published.lock().uses.insert(name.clone(), used);
+        self.0.unwant(&name);
+        if published == Published::Now {
+            tracing::info!(dataset = record.dataset, manifest = ?hash, target = %request.target.display(), "published, native");
+        }
+        Ok(published)
+    }
+
+    /// Takes a volume away; one that is not there is fine.
+    pub async fn unpublish(&self, volume: &str, target: &Path) -> Result<(), ViewError> {
+        let name = name_of(volume, target);
+        let _busy = self.busy(&name)?;
+        self.0.unwant(&name);
+        let (inner, volume, target) = (self.0.clone(), volume.to_owned(), target.to_owned());
+        blocking(move || {
+            unmount_all(&target)?;
+            match fs::remove_dir(&target) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("cannot remove", &target)(error));
+                }
+                _ => {}
+            }
+            let mut published = inner.published.lock();
+            let Some(record) = published.records.remove(&volume, &target)? else { return Ok(()) };
+            let used = published.uses.remove(&name_of(&volume, &target));
+            let shared = published
+                .records
+                .all()
+                .any(|other| other.manifest() == record.manifest() && other.tree_globs == record.tree_globs);
+            drop(published);
+            if let (false, Some(hash)) = (shared, record.manifest()) {
+                inner.trees.unused(hash, &record.tree_globs)?;
+            }
+            drop(used);
+            tracing::info!(dataset = record.dataset, target = %target.display(), "unpublished");
+            Ok(())
+        })
+        .await
+    }
+
+    /// How a published volume is; `None` for one that is not.
+    pub async fn state(&self, volume: &str, target: &Path) -> Result<Option<VolumeState>, ViewError> {
+        let known = self.0.published.lock().records.get(volume, target).cloned();
+        let Some(record) = known else { return Ok(None) };
+        let (inner, target) = (self.0.clone(), target.to_owned());
+        let state = blocking(move || {
+            let selection = hearth_core::selection::Selection::new(record.globs.iter().cloned())
+                .map_err(|error| ViewError::Invalid(error.to_string()))?;
+            let hash = record.manifest().filter(|hash| inner.store.is_adopted(hash));
+            let manifest = hash.and_then(|hash| inner.store.manifest(&hash).transpose()).transpose()?;
+            let (Some(hash), Some(manifest)) = (hash, manifest) else {
+                let problem =
+                    Some(format!("the version of Dataset {} is not on this node any more", record.dataset));
+                return Ok(VolumeState { bytes: 0, held: 0, files: 0, problem });
+            };
+            let selected = Selected::find(&manifest, &selection);
+            let held = selected.bytes_of(&manifest, &inner.store.held(&hash).unwrap_or_default());
+            let problem = match is_mount(&target)? {
+                true => None,
+                false => Some(format!(
+                    "nothing is mounted at {}: the node was restarted, and kubelet has to start the pod again",
+                    target.display()
+                )),
+            };
+            Ok(VolumeState { bytes: selected.bytes, held, files: selected.files, problem })
+        });
+        state.await.map(Some)
+    }
+
+    fn busy(&self, name: &str) -> Result<Busy, ViewError> {
+        match self.0.busy.lock().insert(name.to_owned()) {
+            true => Ok(Busy { inner: self.0.clone(), name: name.to_owned() }),
+            false => Err(ViewError::Busy),
+        }
+    }
+
+    /// The Dataset, if a pod of `namespace` may read it. The same words when it is not
+    /// there, so that nobody learns what other namespaces have.
+    async fn permitted(&self, namespace: &str, asked: &Asked) -> Result<Dataset, ViewError> {
+        let found = self.0.datasets.named(&asked.namespace, &asked.dataset).await;
+        let found = found.map_err(|error| ViewError::NotYet(error.to_string()))?;
+        let shared = |dataset: &Dataset| {
+            let share_with = dataset.spec.share_with.as_ref();
+            share_with.is_some_and(|shared| shared.namespaces.iter().any(|allowed| allowed == namespace))
+        };
+        found.filter(|dataset| asked.namespace == namespace || shared(dataset)).ok_or_else(|| {
+            ViewError::NotFound(format!(
+                "Dataset {} does not exist, or is not shared with the pod's namespace {namespace}: create it, or add the namespace to its spec.shareWith",
+                asked.name()
+            ))
+        })
+    }
+
+    /// Waits until the part is on this node, and has it fetched.
+    #[allow(clippy::too_many_arguments)]
+    async fn wait_for(
+        &self,
+        name: &str,
+        dataset: &Dataset,
+        asked: &Asked,
+        hash: ManifestHash,
+        manifest: &Manifest,
+        part: &Part,
+        wait: Option<u8>,
+    ) -> Result<(), ViewError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let grown = self.0.grown.notified();
+            let held = self.0.store.held(&hash).unwrap_or_default();
+            let missing = part.selected.missing(manifest, &held);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            self.0.want(
+                name.to_owned(),
+                Want {
+                    namespace: asked.namespace.clone(),
+                    dataset: asked.dataset.clone(),
+                    uid: dataset.uid().unwrap_or_default(),
+                    generation: dataset.metadata.generation.unwrap_or(0),
+                    manifest: hash,
+                    globs: asked.selection.globs().to_vec(),
+                    priority: POD_PRIORITY,
+                },
+            );
+            if Instant::now() >= deadline {
+                let held = part.selected.bytes.saturating_sub(manifest.bytes_of(&missing));
+                return Err(ViewError::NotYet(format!(
+                    "{} of {} of Dataset {} are on this node, and the rest is being fetched; it is mounted once {} is here, kubelet asks again",
+                    explain::bytes(held),
+                    explain::bytes(part.selected.bytes),
+                    asked.name(),
+                    wait.map_or_else(|| "all".to_owned(), |percent| format!("{percent} %")),
+                )));
+            }
+            let _ = tokio::time::timeout(LOOK, grown).await;
+        }
+    }
+}
+
+/// What a volume shows.
+struct Part {
+    selected: Selected,
+    files: roaring::RoaringBitmap,
+}
+
+impl Part {
+    fn find(manifest: &Manifest, asked: &Asked, root: &str) -> Result<Self, ViewError> {
+        let files = files_of_selection(manifest, &asked.selection);
+        if files.is_empty() && !asked.selection.is_all() {
+            return Err(ViewError::Invalid(format!(
+                "no file of Dataset {} matches {}: see volumeAttributes.path and volumeAttributes.files",
+                asked.name(),
+                asked.selection.globs().join(", ")
+            )));
+        }
+        if !root.is_empty() && manifest.find(root).is_some() {
+            return Err(ViewError::Invalid(format!(
+                "volumeAttributes.path must be a directory of Dataset {}, and {root} is a file",
+                asked.name()
+            )));
+        }
+        Ok(Self { selected: Selected::find(manifest, &asked.selection), files })
+    }
+}
+
+/// The version that a new pod gets.
+fn current_version(dataset: &Dataset, asked: &Asked) -> Result<ManifestHash, ViewError> {
+    let version = dataset.status.as_ref().and_then(|status| status.version.as_ref());
+    let hash = version.and_then(|version| ManifestHash::parse(&version.manifest));
+    hash.ok_or_else(|| {
+        ViewError::NotYet(format!(
+            "Dataset {} has not been listed yet: see its conditions with kubectl -n {} describe dataset {}",
+            asked.name(),
+            asked.namespace,
+            asked.dataset
+        ))
+    })
+}
+
+/// Whether the same directory is seen at both.
+fn is_same(source: &Path, target: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    of(source).is_some_and(|source| Some(source) == of(target))
+}
