@@ -78,7 +78,8 @@ pub struct Origin {
     /// A Secret in the Dataset's namespace with the keys AWS_ACCESS_KEY_ID,
     /// AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN. Agents may read it only
     /// when a RoleBinding in that namespace grants them the ClusterRole
-    /// hearth-secret-reader. Without it the platform's identity is used.
+    /// hearth-secret-reader. Without it the agents' own identity is used, when their
+    /// configuration lets this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 

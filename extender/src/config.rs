@@ -143,7 +143,7 @@ impl Default for AgentsConfig {
             tls_cert_file: "/etc/hearth/tls/tls.crt".into(),
             tls_key_file: "/etc/hearth/tls/tls.key".into(),
             report_limit: 64 << 20,
-            manifest_limit: 1 << 30,
+            manifest_limit: hearth_core::manifest::LONGEST_ENCODING,
         }
     }
 }

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// The format that [`Manifest::encode`] writes; the only one so far.
 pub const FORMAT_VERSION: u8 = 1;
 
+/// Bytes of the longest encoding that programs take from one another: some 10 M files.
+pub const LONGEST_ENCODING: usize = 1 << 30;
+
 const MAGIC: &[u8; 8] = b"HEARTHMF";
 const MAX_ORIGINS: usize = 1024;
 

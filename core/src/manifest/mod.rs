@@ -11,7 +11,7 @@ mod path;
 mod selected;
 
 pub use builder::{ListedObject, ManifestBuilder, SkipReason, Skipped, TooManyBlocks};
-pub use encoding::{DecodeError, FORMAT_VERSION};
+pub use encoding::{DecodeError, FORMAT_VERSION, LONGEST_ENCODING};
 pub use inherit::inherit;
 pub use path::path_order;
 pub use selected::Selected;

@@ -88,6 +88,10 @@ pub struct OriginConfig {
     pub retry: RetryConfig,
     /// PEM file of authorities to trust for S3 besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Namespaces whose Datasets may be read with the agents' own identity when they
+    /// name no Secret; `*` is every namespace. Whoever may write a Dataset there reads
+    /// all that this identity may read.
+    pub platform_identity_namespaces: Vec<String>,
 }
 
 /// The `fileOrigins` section.
@@ -169,6 +173,7 @@ impl Default for OriginConfig {
             read_timeout: Duration::from_secs(30),
             retry: RetryConfig::default(),
             ca_file: None,
+            platform_identity_namespaces: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One want on its way: when it is prepared, what it still lacks, what keeps it. Pure.
 
 use super::plan::{InFlight, Plan, Run};
+use super::quota::Quotas;
 use super::source::{FillError, Prepared, Source};
 use crate::origin::{OriginError, shown};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -39,8 +40,6 @@ pub(super) struct Job {
     phase: Phase,
     source: Option<Arc<Source>>,
     plan: Plan,
-    /// Quota, and bytes of it that may still be asked for.
-    allowance: Option<(u64, u64)>,
     running: usize,
     backoff: ExponentialBackoff,
     trouble: Option<(TroubleKind, String)>,
@@ -68,7 +67,6 @@ impl Job {
             phase: Phase::Waiting(now),
             source: None,
             plan: Plan::default(),
-            allowance: None,
             running: 0,
             backoff: backoff(),
             trouble: None,
@@ -111,7 +109,6 @@ impl Job {
                 self.phase = Phase::Active;
                 self.source = Some(prepared.source);
                 self.plan = Plan::new(prepared.missing);
-                self.allowance = prepared.allowance;
                 // Told until it is known to be otherwise.
                 self.changed_before = true;
                 if !self.plan.has_more() {
@@ -123,7 +120,12 @@ impl Job {
     }
 
     /// Hands out its next request.
-    pub(super) fn next(&mut self, in_flight: &InFlight, now: Instant) -> Option<(Arc<Source>, Run)> {
+    pub(super) fn next(
+        &mut self,
+        in_flight: &InFlight,
+        quotas: &mut Quotas,
+        now: Instant,
+    ) -> Option<(Arc<Source>, Run)> {
         if !matches!(self.phase, Phase::Active) {
             return None;
         }
@@ -132,18 +134,10 @@ impl Job {
             self.settle(now);
             return None;
         };
-        if let Some((quota, left)) = &mut self.allowance {
-            let mut blocks = RoaringBitmap::new();
-            blocks.insert_range(run.numbers.clone());
-            match left.checked_sub(source.manifest.bytes_of(&blocks)) {
-                Some(rest) => *left = rest,
-                None => {
-                    let quota = *quota;
-                    self.plan.put_back(run.numbers);
-                    self.failed(&FillError::Quota(quota), now);
-                    return None;
-                }
-            }
+        if let Err(quota) = quotas.take(&self.want.uid, source.bytes_of(&run)) {
+            self.plan.put_back(run.numbers);
+            self.failed(&FillError::Quota(quota), now);
+            return None;
         }
         self.running += 1;
         Some((source, run))

@@ -8,6 +8,7 @@
 mod fetch;
 mod job;
 mod plan;
+mod quota;
 mod rate;
 mod source;
 mod status;
@@ -26,6 +27,7 @@ use fetch::{Fetched, Fetcher};
 use hearth_core::wire::report::Want;
 use job::{Job, Key, key};
 use plan::{InFlight, Run};
+use quota::Quotas;
 use rate::Rate;
 use source::{FillError, Prepared, Sources};
 use std::collections::{BTreeMap, HashMap};
@@ -66,6 +68,7 @@ pub struct Fill {
     next_id: u64,
     preparing: usize,
     in_flight: InFlight,
+    quotas: Quotas,
     rate: Rate,
     /// Since when something has been fetched without its time being counted.
     busy_since: Option<Instant>,
@@ -77,6 +80,8 @@ pub struct Fill {
 
 struct Running {
     key: Key,
+    /// The Dataset whose quota it was counted against, and the bytes.
+    counted: (String, u64),
     run: Run,
     priority: i32,
     cancel: CancellationToken,
@@ -110,6 +115,7 @@ impl Fill {
             next_id: 0,
             preparing: 0,
             in_flight: InFlight::default(),
+            quotas: Quotas::default(),
             rate: Rate::default(),
             busy_since: None,
             making_room: None,
@@ -170,6 +176,7 @@ impl Fill {
             }
         }
         self.jobs.retain(|key, _| wanted.contains_key(key));
+        self.quotas.keep(&wanted.values().map(|want| want.uid.as_str()).collect());
         for running in self.running.values_mut() {
             match wanted.get(&running.key) {
                 Some(want) => running.priority = want.priority,
@@ -233,13 +240,18 @@ impl Fill {
                     self.make_room(priority);
                     return;
                 };
-                let Some((source, run)) = job.next(&self.in_flight, now) else { break };
+                let Some((source, run)) = job.next(&self.in_flight, &mut self.quotas, now) else { break };
                 let id = self.next_id;
                 self.next_id += 1;
                 self.in_flight.begin(&run);
                 let cancel = CancellationToken::new();
-                let running =
-                    Running { key: key.clone(), run: run.clone(), priority, cancel: cancel.clone() };
+                let running = Running {
+                    key: key.clone(),
+                    counted: (job.want.uid.clone(), source.bytes_of(&run)),
+                    run: run.clone(),
+                    priority,
+                    cancel: cancel.clone(),
+                };
                 self.running.insert(id, running);
                 self.busy_since.get_or_insert(now);
                 let fetcher = self.fetcher.clone();
@@ -279,6 +291,9 @@ impl Fill {
                             "cannot be fetched: {error}"
                         );
                     }
+                    if let Ok(prepared) = &outcome {
+                        self.quotas.counted(&job.want.uid, prepared.counted);
+                    }
                     job.prepared(outcome, now);
                 }
                 self.publish();
@@ -286,6 +301,8 @@ impl Fill {
             Ended::Fetched(id, fetched) => {
                 let Some(running) = self.running.remove(&id) else { return };
                 self.in_flight.end(&running.run);
+                let (uid, asked) = &running.counted;
+                self.quotas.ended(uid, *asked, fetched.bytes);
                 self.rate.fetched(fetched.bytes);
                 if self.running.is_empty() {
                     self.count_busy(now);

@@ -1,11 +1,13 @@
 //! Gets all that is needed to fetch a want: its Dataset, its manifest, its origins.
 
+use super::plan::Run;
+use super::quota::Counted;
 use crate::datasets::Datasets;
 use crate::manifests::{ManifestError, Manifests, blocking};
 use crate::origin::{Address, Origin, OriginError, Origins};
 use crate::store::{Store, StoreError};
 use hearth_api::Dataset;
-use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::manifest::{File, Manifest, ManifestHash};
 use hearth_core::object::AccessDomain;
 use hearth_core::selection::{GlobError, Selection};
 use hearth_core::wire::report::{TroubleKind, Want};
@@ -64,6 +66,13 @@ impl Source {
     pub(super) fn origin(&self, index: u16) -> Option<&Arc<dyn Origin>> {
         self.origins.get(usize::from(index))
     }
+
+    /// Bytes of a request's blocks.
+    pub(super) fn bytes_of(&self, run: &Run) -> u64 {
+        let mut blocks = RoaringBitmap::new();
+        blocks.insert_range(run.numbers.clone());
+        self.manifest.bytes_of(&blocks)
+    }
 }
 
 /// What a want's fetching starts from.
@@ -71,8 +80,8 @@ pub(super) struct Prepared {
     pub(super) source: Arc<Source>,
     /// Blocks to fetch.
     pub(super) missing: RoaringBitmap,
-    /// Bytes that the dataset may still take; `None` without a quota.
-    pub(super) allowance: Option<(u64, u64)>,
+    /// What the dataset takes and may take; `None` without a quota.
+    pub(super) counted: Option<Counted>,
 }
 
 /// Prepares wants.
@@ -95,14 +104,15 @@ impl Sources {
             Some(source) => source,
             None => Arc::new(self.open(want).await?),
         };
-        let (store, counted) = (self.store.clone(), source.clone());
+        let store = self.store.clone();
+        let name = format!("{}/{}", want.namespace, want.dataset);
         blocking(move || {
-            let missing = store.missing(&counted.hash, &counted.selection)?;
-            let allowance = counted.quota.map(|quota| {
-                let held = store.held(&counted.hash).unwrap_or_default();
-                (quota, quota.saturating_sub(counted.manifest.bytes_of(&held)))
-            });
-            Ok(Prepared { source: counted, missing, allowance })
+            let missing = store.missing(&source.hash, &source.selection)?;
+            let held = match source.quota {
+                Some(quota) => Some(Counted { quota, held: held_of(&store, &source, &name)? }),
+                None => None,
+            };
+            Ok(Prepared { source, missing, counted: held })
         })
         .await
         .map_err(FillError::from)
@@ -141,4 +151,29 @@ fn spec_of<'a>(
         AccessDomain::new(namespace, secret) == *manifest.domain()
             && Address::of(spec).is_ok_and(|address| address.in_manifest(&spec.path) == *listed)
     })
+}
+
+/// Bytes of a dataset on this node: of the version that is fetched, and of others what
+/// this one does not share with them.
+fn held_of(store: &Store, current: &Source, dataset: &str) -> Result<u64, StoreError> {
+    let mut bytes = current.manifest.bytes_of(&store.held(&current.hash).unwrap_or_default());
+    for (hash, of) in store.manifests() {
+        if of != dataset || hash == current.hash {
+            continue;
+        }
+        let (Some(held), Some(other)) = (store.held(&hash), store.manifest(&hash)?) else { continue };
+        for file in other.files() {
+            let mut blocks = RoaringBitmap::new();
+            blocks.insert_range(file.blocks());
+            blocks &= &held;
+            let shared = |file: &File<'_>| {
+                let found = current.manifest.find(file.path);
+                found.is_some_and(|found| current.manifest.object_id(&found) == other.object_id(file))
+            };
+            if !blocks.is_empty() && !shared(&file) {
+                bytes += other.bytes_of(&blocks);
+            }
+        }
+    }
+    Ok(bytes)
 }

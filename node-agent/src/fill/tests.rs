@@ -274,6 +274,29 @@ async fn a_quota_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_the_datasets_whoever_wants_which_part_and_version() {
+    let world = World::new(&[("a", 600), ("b", 600), ("c", 300)]).await;
+    let mut dataset = world.dataset();
+    dataset.spec.cache = Some(hearth_api::CacheSpec { quota: Some("1000".into()), ..Default::default() });
+    world.api.put(DATASET, &dataset);
+    let (hash, manifest) = world.list().await;
+    let filling = world.start(&manifest, 4, None);
+    filling.want(vec![want(hash, &["a"], 2), want(hash, &["b"], 1)]);
+    filling.troubled(TroubleKind::NoSpace).await;
+    filling.held(&hash, 1).await;
+    // The old version's file is still there: 600 and 300 are, and 600 more are not, within 1000.
+    world.fake.faults.lock().put(b"a", &[1; 600]);
+    let (new, listed) = world.list().await;
+    filling.store.put_manifest(new, "ns/d", &listed.encode()).unwrap();
+    filling.want(vec![want(new, &["c"], 2)]);
+    filling.held(&new, 1).await;
+    filling.want(vec![want(new, &["a", "c"], 2)]);
+    filling.troubled(TroubleKind::NoSpace).await;
+    assert_eq!(filling.store.held(&new).unwrap().len(), 1);
+    filling.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_origin_than_was_listed_is_not_read() {
     let world = World::new(&[("a", 10)]).await;
     let (hash, manifest) = world.list().await;

@@ -18,7 +18,7 @@ use agenda::{Agenda, Name, name_of};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use hearth_api::{Dataset, DatasetStatus};
-use hearth_core::manifest::ManifestHash;
+use hearth_core::manifest::{LONGEST_ENCODING, ManifestHash};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
@@ -182,6 +182,16 @@ impl Lister {
     async fn list(&self, name: &str, dataset: &Dataset) -> Result<(ManifestHash, Listing, Bytes), Failure> {
         let listing = listing::list(&self.origins, dataset).await.map_err(|error| failure(&error))?;
         let encoding = Bytes::from(listing.manifest.encode());
+        if encoding.len() > LONGEST_ENCODING {
+            return Err(Failure {
+                reason: "TooManyFiles",
+                message: format!(
+                    "the list of its {} files takes {} bytes, and at most {LONGEST_ENCODING} are allowed: split the dataset, or narrow spec.files.include",
+                    listing.manifest.file_count(),
+                    encoding.len()
+                ),
+            });
+        }
         let hash = ManifestHash::of(&encoding);
         self.manifests.put(hash, name, encoding.clone()).await.map_err(|error| Failure {
             reason: "StoreFailed",

@@ -78,6 +78,7 @@ pub struct Origins {
     roots: AllowedRoots,
     threads: file::Threads,
     secrets: Secrets,
+    platform: s3::PlatformIdentity,
     retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
@@ -95,6 +96,7 @@ impl Origins {
             roots,
             threads: file::Threads::default(),
             secrets,
+            platform: s3::PlatformIdentity::of(config),
             retries: Arc::new(Retries::new(config.retry.clone())),
             metrics,
         })
@@ -114,8 +116,9 @@ impl Origins {
         match Address::of(spec)? {
             Address::S3 { bucket, prefix, .. } => {
                 let secret = spec.secret_ref.as_ref().map(|secret| secret.name.as_str());
-                let credentials =
-                    s3::Credentials::choose(&self.secrets, namespace, secret, spec.options.as_ref())?;
+                let (secrets, platform) = (&self.secrets, &self.platform);
+                let options = spec.options.as_ref();
+                let credentials = s3::Credentials::choose(secrets, platform, namespace, secret, options)?;
                 // The first look at the Secret: what is wrong with it is told before any request.
                 credentials.get().await?;
                 let place = s3::Place::new(&bucket, prefix, spec.options.as_ref())?;

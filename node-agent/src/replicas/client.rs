@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::origin::shown;
 use anyhow::Context;
 use bytes::Bytes;
-use hearth_core::manifest::ManifestHash;
+use hearth_core::manifest::{LONGEST_ENCODING, ManifestHash};
 use hearth_core::wire::report;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -20,7 +20,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const MANIFEST_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const MANIFEST_TIMEOUT: Duration = Duration::from_secs(300);
 const LONGEST_REPLY: usize = 64 << 20;
-const LONGEST_MANIFEST: usize = 4 << 30;
 
 /// Why a replica did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +113,7 @@ impl Replica {
     /// Fetches a manifest's encoding; its hash is not checked here.
     pub async fn manifest(&self, hash: &ManifestHash) -> Result<Bytes, CallError> {
         let request = self.http.get(format!("{}/v1/manifests/{hash}", self.base)).timeout(MANIFEST_TIMEOUT);
-        self.call(request, LONGEST_MANIFEST).await
+        self.call(request, LONGEST_ENCODING).await
     }
 
     /// Hands a manifest's encoding over.

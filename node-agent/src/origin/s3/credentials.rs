@@ -1,5 +1,6 @@
 //! With whose identity an S3 origin is read.
 
+use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::origin::{OriginError, shown};
 use hearth_api::OriginOptions;
@@ -29,9 +30,26 @@ pub(in crate::origin) enum Credentials {
     Anonymous,
 }
 
+/// Who may have origins read with the agents' own identity.
+#[derive(Clone, Debug, Default)]
+pub(in crate::origin) struct PlatformIdentity {
+    namespaces: Vec<String>,
+}
+
+impl PlatformIdentity {
+    pub(in crate::origin) fn of(config: &OriginConfig) -> Self {
+        Self { namespaces: config.platform_identity_namespaces.clone() }
+    }
+
+    fn is_for(&self, namespace: &str) -> bool {
+        self.namespaces.iter().any(|allowed| allowed == "*" || allowed == namespace)
+    }
+}
+
 impl Credentials {
     pub(in crate::origin) fn choose(
         secrets: &Secrets,
+        platform: &PlatformIdentity,
         namespace: &str,
         secret: Option<&str>,
         options: Option<&OriginOptions>,
@@ -57,6 +75,11 @@ impl Credentials {
         if builder.get_config_value(&AmazonS3ConfigKey::SkipSignature).as_deref() == Some("true") {
             return Ok(Self::Anonymous);
         }
+        if !platform.is_for(namespace) {
+            return Err(OriginError::Denied(format!(
+                "spec.origins[0].secretRef is missing: name a Secret, or let the agents read with their own identity for namespace {namespace} by origin.platformIdentityNamespaces in their configuration"
+            )));
+        }
         if let Some(region) = options.and_then(|options| options.region.as_deref()) {
             builder = builder.with_region(region);
         }
@@ -76,5 +99,19 @@ impl Credentials {
             }),
             Self::Anonymous => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_identity_is_for_named_namespaces_only() {
+        let of = |namespaces: &[&str]| PlatformIdentity {
+            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(!of(&[]).is_for("a") && !of(&["b"]).is_for("a"));
+        assert!(of(&["b", "a"]).is_for("a") && of(&["*"]).is_for("a"));
     }
 }

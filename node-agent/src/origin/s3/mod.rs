@@ -14,7 +14,7 @@ mod place;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(super) use credentials::Credentials;
+pub(super) use credentials::{Credentials, PlatformIdentity};
 pub(super) use place::Place;
 
 use super::{ByteStream, Origin, OriginError, Retries, Sink, Wanted};
