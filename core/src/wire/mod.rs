@@ -1,5 +1,6 @@
 //! What goes over wires: reports between agents and extenders, and
 //! kube-scheduler's extender calls.
 
+mod depth;
 pub mod report;
 pub mod scheduler;

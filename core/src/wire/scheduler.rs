@@ -5,6 +5,7 @@
 //! borrowed from the body: at 5,000 nodes copying them would cost more than the
 //! decision.
 
+use super::depth::{MAX_DEPTH, is_too_deep};
 use crate::pod::PodFacts;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -23,6 +24,9 @@ pub enum CallError {
         "the body has Nodes: set nodeCacheCapable to true for this extender in the KubeSchedulerConfiguration"
     )]
     NotCacheCapable,
+    /// Nothing that a scheduler sends.
+    #[error("the body nests deeper than {MAX_DEPTH} levels, which is more than is allowed")]
+    TooDeep,
     /// No pod.
     #[error("the body has no Pod")]
     NoPod,
@@ -61,6 +65,9 @@ struct ExtenderArgs<'a> {
 
 /// Reads the body of a filter or prioritize call.
 pub fn parse_call(body: &[u8]) -> Result<Call<'_>, CallError> {
+    if is_too_deep(body) {
+        return Err(CallError::TooDeep);
+    }
     let args: ExtenderArgs<'_> =
         sonic_rs::from_slice(body).map_err(|error| malformed("ExtenderArgs", &error))?;
     if args.nodes.is_some() {
@@ -223,7 +230,81 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_body_of_brackets_does_not_end_the_process() {
+        for open in ["[", "{\"a\":"] {
+            for place in
+                [r#"{"Pod":{"spec":{"x":"#, r#"{"Pod":{},"X":"#, r#"{"Pod":{},"NodeNames":[],"Nodes":"#]
+            {
+                let body = format!("{place}{}", open.repeat(100_000));
+                assert!(matches!(parse_call(body.as_bytes()), Err(CallError::TooDeep)));
+                assert!(parse_preempt(body.as_bytes()).is_err());
+            }
+        }
+        // Below what is counted exactly, and above what others read.
+        let body = format!(r#"{{"Pod":{{}},"X":{}{}}}"#, "[".repeat(900), "]".repeat(900));
+        let _ = parse_call(body.as_bytes());
+    }
+
+    /// A valid body of each kind, to be spoilt.
+    fn bodies() -> [String; 2] {
+        let pod = serde_json::json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"hearth.dev/datasets": "d/**,e", "hearth.dev/locality": "wait=9s", "other": "x"}},
+            "spec": {"nodeName": "", "volumes": [
+                {"name": "v", "csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "d", "path": "a"}}},
+                {"name": "w", "persistentVolumeClaim": {"claimName": "hearth-d"}}]},
+            "status": {"conditions": [{"type": "x", "n": [1, 2.5, null, true]}]},
+        });
+        [
+            serde_json::json!({"Pod": pod, "Nodes": null, "NodeNames": ["a", "b\"\u{1F600}"]}).to_string(),
+            serde_json::json!({"Pod": pod, "NodeNameToVictims": null,
+                "NodeNameToMetaVictims": {"a": {"Pods": [{"UID": "u"}], "NumPDBViolations": 0}}})
+            .to_string(),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn a_spoilt_body_is_read_or_refused_in_one_sentence(
+            spoils in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0u8..6, any::<u8>()), 1..4),
+        ) {
+            const TOKENS: [&[u8]; 10] =
+                [b"null", b"1e999", b"\"\"", b"[", b"{", b"}", b"\"\\ud800\"", b"-", b"[[[[[[[[", b"true"];
+            for body in bodies() {
+                let mut body = body.into_bytes();
+                for (at, to, how, byte) in &spoils {
+                    if body.is_empty() {
+                        break;
+                    }
+                    let (at, to) = (at.index(body.len()), to.index(body.len()));
+                    let token = TOKENS[usize::from(*byte) % TOKENS.len()];
+                    match how {
+                        0 => body.truncate(at),
+                        1 => body[at] = *byte,
+                        2 => drop(body.drain(at.min(to)..at.max(to))),
+                        3 => drop(body.splice(at..at, token.iter().copied()).collect::<Vec<_>>()),
+                        // A value gives way to one of another type.
+                        4 => {
+                            let end = body[at..].iter().position(|b| matches!(b, b',' | b'}' | b']')).map_or(body.len(), |n| at + n);
+                            drop(body.splice(at..end, token.iter().copied()).collect::<Vec<_>>());
+                        }
+                        _ => {
+                            let copy = body[at.min(to)..at.max(to)].to_vec();
+                            drop(body.splice(at..at, copy).collect::<Vec<_>>());
+                        }
+                    }
+                }
+                let outcomes = [
+                    parse_call(&body).map(|call| drop(call.pod.demand())),
+                    parse_preempt(&body).map(|call| drop(call.pod.demand())),
+                ];
+                for error in outcomes.into_iter().filter_map(Result::err) {
+                    prop_assert_eq!(error.to_string().lines().count(), 1, "{}", error);
+                }
+            }
+        }
+
         #[test]
         fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[{}\\[\\]\":,a-zNP]{0,100}") {
             for body in [bytes.as_slice(), text.as_bytes()] {
