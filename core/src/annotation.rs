@@ -19,8 +19,9 @@ pub const CSI_DRIVER: &str = "hearth.dev";
 /// What the names of datasets' claims begin with.
 pub const CLAIM_PREFIX: &str = "hearth-";
 
-/// Longest annotation that is read, bytes.
-const MAX_TEXT: usize = 64 << 10;
+/// Longest annotation that is read, bytes. Compiling globs costs the more the longer they
+/// are, and every call of the scheduler waits for it.
+const MAX_TEXT: usize = 8 << 10;
 /// Most datasets that one pod may name.
 const MAX_DATASETS: usize = 64;
 /// Longest `wait`.

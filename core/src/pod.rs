@@ -8,6 +8,10 @@ use crate::volume::VolumeAttributes;
 use serde::Deserialize;
 use std::time::Duration;
 
+/// Most bytes of paths and globs in the volumes of one pod: every call of the scheduler
+/// waits until they are compiled.
+const MAX_VOLUMES_TEXT: usize = 8 << 10;
+
 /// The few fields of a v1 Pod that matter here. Anything may be absent or null:
 /// Go writes nil maps and slices as `null`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -177,7 +181,20 @@ impl PodFacts {
             }
         }
         let mut mounted = Merged::default();
+        let mut volumes_text = 0;
         for volume in self.spec.volumes.iter().flatten() {
+            volumes_text += volume
+                .csi
+                .iter()
+                .flat_map(|csi| &csi.volume_attributes)
+                .map(VolumeAttributes::text)
+                .sum::<usize>();
+            if volumes_text > MAX_VOLUMES_TEXT {
+                problems.push(format!(
+                    "path and files of the pod's volumes of driver {CSI_DRIVER} have over {MAX_VOLUMES_TEXT} bytes together, which is more than is allowed"
+                ));
+                break;
+            }
             match self.of_volume(volume) {
                 Some(Ok(volume)) => mounted.add(volume),
                 Some(Err(problem)) => problems.push(problem),
@@ -185,16 +202,10 @@ impl PodFacts {
             }
         }
         // The annotation narrows what a volume of the same dataset asks for.
-        for volume in mounted.0 {
-            if !asked
-                .0
-                .iter()
-                .any(|asked| asked.namespace == volume.namespace && asked.dataset == volume.dataset)
-            {
-                asked.add(volume);
-            }
-        }
-        if asked.0.is_empty() && problems.is_empty() {
+        mounted.0.retain(|(name, _)| !asked.has(name));
+        asked.0.append(&mut mounted.0);
+        let asked = asked.joined();
+        if asked.is_empty() && problems.is_empty() {
             return None;
         }
         let locality = parsed(annotations.locality.as_deref(), annotation::parse_locality, &mut problems);
@@ -204,7 +215,7 @@ impl PodFacts {
             namespace: self.metadata.namespace.clone(),
             locality: locality.unwrap_or_default(),
             min_warm_percent: min_warm.unwrap_or(100),
-            asked: asked.0,
+            asked,
             problems,
             created: created
                 .and_then(|text| text.parse::<jiff::Timestamp>().ok())
@@ -241,17 +252,31 @@ fn parsed<T>(
     }
 }
 
-/// Asked parts with each dataset once: parts of the same one are joined.
+/// Asked parts by dataset, in the order in which they came.
 #[derive(Default)]
-struct Merged(Vec<Asked>);
+struct Merged(Vec<(DatasetName, Vec<Selection>)>);
 
 impl Merged {
     fn add(&mut self, asked: Asked) {
-        let same = |other: &&mut Asked| other.namespace == asked.namespace && other.dataset == asked.dataset;
-        match self.0.iter_mut().find(same) {
-            Some(other) => other.selection = other.selection.union(&asked.selection),
-            None => self.0.push(asked),
+        let name = asked.name();
+        match self.0.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, parts)) => parts.push(asked.selection),
+            None => self.0.push((name, vec![asked.selection])),
         }
+    }
+
+    fn has(&self, name: &DatasetName) -> bool {
+        self.0.iter().any(|(other, _)| other == name)
+    }
+
+    /// Each dataset once. The parts of one are compiled together once, not pair by pair.
+    fn joined(self) -> Vec<Asked> {
+        let join = |(name, parts): (DatasetName, Vec<Selection>)| Asked {
+            namespace: name.namespace,
+            dataset: name.name,
+            selection: Selection::union(&parts),
+        };
+        self.0.into_iter().map(join).collect()
     }
 }
 
@@ -297,6 +322,29 @@ mod tests {
         assert_eq!(demand.problems, Vec::<String>::new());
         assert_eq!(demand.gives_in_at(), Some(120));
         assert!(demand.insists(119) && !demand.insists(120));
+    }
+
+    #[test]
+    fn many_parts_of_one_dataset_are_compiled_once_and_so_many_only() {
+        let globs: Vec<String> = (0..60).map(|n| format!("d{n}/**")).collect();
+        let text = globs.iter().map(|glob| format!("d/{glob}")).collect::<Vec<_>>().join(",");
+        let of = |text: &str| {
+            let annotations = serde_json::json!({"hearth.dev/datasets": text});
+            pod(serde_json::json!({"metadata": {"namespace": "n", "annotations": annotations}}))
+                .demand()
+                .unwrap()
+        };
+        let globs: Vec<&str> = globs.iter().map(String::as_str).collect();
+        assert_eq!(of(&text).asked, [asked("n", "d", &globs)]);
+        let long = of(&format!("d/{}", "{a,b}".repeat(2000)));
+        assert!(
+            long.asked.is_empty() && long.problems[0].contains("8192 are allowed"),
+            "{:?}",
+            long.problems
+        );
+        let volume = serde_json::json!({"csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "d", "files": "x".repeat(1000)}}});
+        let many = pod(serde_json::json!({"spec": {"volumes": vec![volume; 20]}})).demand().unwrap();
+        assert_eq!(many.problems.len(), 1, "{:?}", many.problems);
     }
 
     #[test]

@@ -58,14 +58,17 @@ impl Selection {
         Ok(Self { globs, set, prefix })
     }
 
-    /// The files that either names.
-    pub fn union(&self, other: &Self) -> Self {
-        if self.is_all() || other.is_all() {
-            return Self::all();
+    /// The files that any of these names.
+    pub fn union(parts: &[Self]) -> Self {
+        match parts {
+            [one] => one.clone(),
+            parts if parts.iter().any(Self::is_all) => Self::all(),
+            // Too many globs together: everything is the only larger selection that
+            // certainly has all of them.
+            parts => {
+                Self::new(parts.iter().flat_map(|part| &part.globs).cloned()).unwrap_or_else(|_| Self::all())
+            }
         }
-        // Too many globs together: everything is the only larger selection that
-        // certainly has both.
-        Self::new(self.globs.iter().chain(&other.globs).cloned()).unwrap_or_else(|_| Self::all())
     }
 
     /// Whether it names every file.

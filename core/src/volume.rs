@@ -56,6 +56,11 @@ impl VolumeAttributes {
         Ok(Asked { namespace: namespace.to_owned(), dataset: name.to_owned(), selection })
     }
 
+    /// Bytes of path and glob.
+    pub(crate) fn text(&self) -> usize {
+        [&self.path, &self.files].into_iter().flatten().map(String::len).sum()
+    }
+
     /// The directory of the dataset that is the volume's root: relative, empty for all of it.
     pub fn root(&self) -> &str {
         self.path.as_deref().unwrap_or_default().trim_matches('/')
