@@ -3,7 +3,9 @@
 
 use crate::metrics::Metrics;
 use hearth_core::decide::{Decision, Now};
-use hearth_core::index::{ClusterIndex, Millis, Settings, Unprepared, WarmupProgress};
+use hearth_core::index::{
+    ClusterIndex, DatasetFacts, DatasetName, Millis, Settings, Unprepared, WarmupProgress,
+};
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::pod::Demand;
 use hearth_core::wire::report::Orders;
@@ -202,8 +204,28 @@ impl State {
         for hash in missing {
             let offer = self.offers.lock().pop(&hash);
             if let Some(manifest) = offer {
+                for name in self.read(|index| index.datasets_at(&hash)) {
+                    self.foresee(&name, hash, manifest.clone());
+                }
                 self.write(|index| index.add_manifest(hash, manifest));
             }
+        }
+    }
+
+    /// Takes in what the API server says of a Dataset. What its new version inherits is
+    /// worked out first, without holding the index.
+    pub fn set_dataset(&self, name: &DatasetName, facts: DatasetFacts) {
+        if let Some((hash, manifest)) = facts.manifest.and_then(|hash| Some((hash, self.manifest(&hash)?))) {
+            self.foresee(name, hash, manifest);
+        }
+        self.write(|index| index.set_dataset(name, facts));
+        self.accept_offers();
+    }
+
+    fn foresee(&self, name: &DatasetName, new: ManifestHash, manifest: Arc<Manifest>) {
+        if let Some(unsucceeded) = self.read(|index| index.unsucceeded(name, new, manifest)) {
+            let succession = unsucceeded.find();
+            self.index.write().foresee(succession);
         }
     }
 

@@ -1,8 +1,7 @@
-//! Datasets and warm-ups as the API server has them, and what a new version
-//! inherits from the one before.
+//! Datasets as the API server has them.
 
-use super::{ClusterIndex, NodeId};
-use crate::manifest::{self, ManifestHash};
+use super::ClusterIndex;
+use crate::manifest::ManifestHash;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -107,26 +106,14 @@ impl ClusterIndex {
         self.datasets.get(name).map(|dataset| &dataset.facts)
     }
 
+    /// Datasets whose current version this is.
+    pub fn datasets_at(&self, hash: &ManifestHash) -> Vec<DatasetName> {
+        let current = self.datasets.iter().filter(|(_, dataset)| dataset.facts.manifest == Some(*hash));
+        current.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The names of all Datasets.
     pub fn dataset_names(&self) -> impl Iterator<Item = &DatasetName> {
         self.datasets.keys()
-    }
-
-    /// Gives a dataset's current version what the nodes hold of the one before.
-    pub(super) fn inherit(&mut self, name: &DatasetName) {
-        let Some(dataset) = self.datasets.get(name) else { return };
-        let (Some(new), Some(old)) = (dataset.facts.manifest, dataset.previous) else { return };
-        let (Some(to), Some(from)) = (self.manifest(&new), self.manifest(&old)) else { return };
-        let Some(version) = self.versions.get(&old) else { return };
-        let inherited: Vec<(NodeId, _)> = version
-            .holders()
-            .filter(|(_, held)| !held.is_empty())
-            .map(|(node, held)| (node, manifest::inherit(&from, &to, held)))
-            .collect();
-        if let Some(version) = self.versions.get_mut(&new) {
-            for (node, blocks) in inherited {
-                version.suppose(node, blocks);
-            }
-        }
     }
 }

@@ -10,6 +10,7 @@ mod orders;
 mod prepare;
 mod progress;
 mod reports;
+mod succession;
 mod version;
 mod warmups;
 mod weigh;
@@ -18,6 +19,7 @@ pub use datasets::{DatasetFacts, DatasetName};
 pub use node::NodeFacts;
 pub use prepare::{Prepared, Unprepared};
 pub use progress::{DatasetWarmth, WarmupMissing, WarmupProgress};
+pub use succession::{Succession, Unsucceeded};
 pub use warmups::WarmupFacts;
 pub use weigh::{ASSUMED_BYTES_PER_SECOND, Problem, Weighed, Weighing};
 
@@ -74,6 +76,8 @@ pub struct ClusterIndex {
     pods_by_node: HashMap<Arc<str>, HashSet<String>>,
     warmups: HashMap<String, Warmup>,
     fetching: Fetching,
+    /// Worked out ahead, the oldest first.
+    foreseen: Vec<Succession>,
     /// Rises with every preparation: the age of selections.
     preparations: u64,
 }
@@ -91,6 +95,7 @@ impl ClusterIndex {
             pods_by_node: HashMap::new(),
             warmups: HashMap::new(),
             fetching: Fetching::default(),
+            foreseen: Vec::new(),
             preparations: 0,
         }
     }

@@ -12,7 +12,7 @@ mod selected;
 
 pub use builder::{ListedObject, ManifestBuilder, SkipReason, Skipped, TooManyBlocks};
 pub use encoding::{DecodeError, FORMAT_VERSION, LONGEST_ENCODING};
-pub use inherit::inherit;
+pub use inherit::Unchanged;
 pub use path::path_order;
 pub use selected::Selected;
 

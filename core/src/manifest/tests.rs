@@ -95,7 +95,7 @@ fn a_refresh_keeps_what_did_not_change() {
     let old = manifest(&[("a", 2 * BLOCK_SIZE, "1"), ("b", 5, "1"), ("gone", 5, "1"), ("z", 9, "1")]);
     let new = manifest(&[("0", BLOCK_SIZE, "1"), ("a", 2 * BLOCK_SIZE, "1"), ("b", 5, "2"), ("z", 9, "1")]);
     let held: RoaringBitmap = (0..old.blocks()).collect();
-    assert_eq!(inherit(&old, &new, &held), RoaringBitmap::from_iter([1, 2, 4]));
+    assert_eq!(Unchanged::between(&old, &new).inherited(&held), RoaringBitmap::from_iter([1, 2, 4]));
 }
 
 /// A changed encoding changes every manifest's name: raise `FORMAT_VERSION` with it.
@@ -251,7 +251,7 @@ proptest! {
     fn inherited_blocks_have_the_same_content(a in listing(), b in listing(), held in prop::collection::vec(0u32..100, 0..60)) {
         let (old, new) = (of_listing(&a).0, of_listing(&b).0);
         let held: RoaringBitmap = held.into_iter().filter(|n| *n < old.blocks()).collect();
-        let inherited = inherit(&old, &new, &held);
+        let inherited = Unchanged::between(&old, &new).inherited(&held);
         for file in new.files() {
             for number in file.blocks() {
                 let index = number - file.first_block;
@@ -260,6 +260,6 @@ proptest! {
                 prop_assert_eq!(inherited.contains(number), expected);
             }
         }
-        prop_assert_eq!(inherit(&old, &old, &held), held);
+        prop_assert_eq!(Unchanged::between(&old, &old).inherited(&held), held);
     }
 }

@@ -44,8 +44,7 @@ impl Follower<Dataset> for Datasets {
         self.known.set_dataset(facts.uid.clone(), dataset);
         // Most changes are of what the leader itself writes into the status.
         if self.state.read(|index| index.dataset(&name) != Some(&facts)) {
-            self.state.write(|index| index.set_dataset(&name, facts));
-            self.state.accept_offers();
+            self.state.set_dataset(&name, facts);
             self.state.wake_all();
         }
     }
