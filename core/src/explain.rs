@@ -39,6 +39,26 @@ pub fn duration(seconds: f64) -> String {
 /// `node-7 holds 83 % (41 GB of 49 GB); runner-up node-2 61 %`.
 pub fn placed(decision: &Decision, node: &str) -> String {
     let weighing = &decision.weighing;
+    let mut text = holds(decision, node);
+    let runner_up = weighing.ranked().into_iter().find(|other| *other.node != *node && other.held > 0);
+    match runner_up {
+        Some(other) => {
+            let _ = write!(
+                text,
+                "; runner-up {} {} %",
+                other.node,
+                score::percent(other.held, weighing.requested)
+            );
+        }
+        None => text.push_str("; no other candidate holds any"),
+    }
+    text
+}
+
+/// What `node` holds of what a pod asks for, and what it has still to fetch:
+/// `node-7 holds 83 % (41 GB of 49 GB), 8.0 GB to fetch, about 35 s`.
+pub fn holds(decision: &Decision, node: &str) -> String {
+    let weighing = &decision.weighing;
     let here = weighing.of(node);
     let mut text = format!(
         "{node} holds {} % ({} of {})",
@@ -50,18 +70,6 @@ pub fn placed(decision: &Decision, node: &str) -> String {
     if missing > 0 {
         let seconds = duration(score::seconds(weighing.requested, &here));
         let _ = write!(text, ", {} to fetch, about {seconds}", bytes(missing));
-    }
-    let runner_up = weighing.ranked().into_iter().find(|other| *other.node != *node && other.held > 0);
-    match runner_up {
-        Some(other) => {
-            let _ = write!(
-                text,
-                "; runner-up {} {} %",
-                other.node,
-                score::percent(other.held, weighing.requested)
-            );
-        }
-        None => text.push_str("; no other node holds any"),
     }
     text
 }
@@ -230,7 +238,7 @@ mod tests {
     fn a_whole_node_has_nothing_to_fetch() {
         assert_eq!(
             placed(&decision(1_500, &[("a", 1_500)]), "a"),
-            "a holds 100 % (1.5 kB of 1.5 kB); no other node holds any"
+            "a holds 100 % (1.5 kB of 1.5 kB); no other candidate holds any"
         );
     }
 

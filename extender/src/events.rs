@@ -3,6 +3,7 @@
 use crate::http::scheduler::Warnings;
 use crate::state::State;
 use backon::{ExponentialBuilder, Retryable};
+use futures::StreamExt;
 use hearth_core::decide::Decision;
 use hearth_core::explain;
 use hearth_core::pod::PodFacts;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::time::DelayQueue;
 
 /// Events that wait to be written; further ones are dropped and counted.
 const QUEUE: usize = 1_024;
@@ -34,6 +36,9 @@ const MAX_NOTE: usize = 1_024;
 const MAX_INSTANCE: usize = 128;
 /// Most warnings that one call may give a pod: an annotation can be wrong in many places.
 const MAX_WARNINGS: usize = 8;
+/// So long the replica that leads waits for another to tell why a pod was placed, before
+/// it tells what it knows itself.
+const OTHERS: Duration = Duration::from_secs(2);
 /// Who writes the Events.
 const CONTROLLER: &str = "hearth-extender";
 
@@ -43,6 +48,8 @@ pub const PLACED: &str = "PlacedByWarmth";
 pub const PROBLEM: &str = "DatasetProblem";
 
 struct Written {
+    /// Not to be written before so much time has passed.
+    after: Duration,
     reason: &'static str,
     kind: &'static str,
     pod: ObjectReference,
@@ -51,11 +58,13 @@ struct Written {
 
 impl Written {
     /// The Event. Its name comes from what it says, so that the second of two replicas
-    /// that say the same, or of one that was restarted, says nothing new.
+    /// that say the same, or of one that was restarted, says nothing new. A pod is placed
+    /// once, whatever is said of it.
     fn event(&self, instance: &str, now: Timestamp) -> Event {
         let pod = self.pod.name.as_deref().unwrap_or_default();
         let mut says = blake3::Hasher::new();
-        for part in [self.pod.uid.as_deref().unwrap_or_default(), self.reason, &self.note] {
+        let note = if self.reason == PLACED { "" } else { self.note.as_str() };
+        for part in [self.pod.uid.as_deref().unwrap_or_default(), self.reason, note] {
             says.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         let name =
@@ -117,11 +126,19 @@ impl Recorder {
     pub fn placed(&self, pod: &PodFacts, decision: &Decision, node: &str) {
         // Without bytes there is no warmth to speak of; what is wrong was said in a warning.
         if decision.weighing.requested > 0 {
-            self.send(PLACED, "Normal", pod, explain::placed(decision, node));
+            self.send(PLACED, "Normal", pod, explain::placed(decision, node), Duration::ZERO);
         }
     }
 
-    fn send(&self, reason: &'static str, kind: &'static str, pod: &PodFacts, note: String) {
+    /// The pod was placed on `node` without this replica being asked: kube-scheduler asks
+    /// nobody when one node is left, and else another replica, which tells more.
+    pub fn placed_unasked(&self, pod: &PodFacts, decision: &Decision, node: &str) {
+        if decision.weighing.requested > 0 {
+            self.send(PLACED, "Normal", pod, explain::holds(decision, node), OTHERS);
+        }
+    }
+
+    fn send(&self, reason: &'static str, kind: &'static str, pod: &PodFacts, note: String, after: Duration) {
         let Some(queue) = &self.queue else { return };
         let note = match note.len() > MAX_NOTE {
             true => format!("{}…", cut(&note, MAX_NOTE - '…'.len_utf8())),
@@ -135,7 +152,7 @@ impl Recorder {
             uid: Some(pod.metadata.uid.clone()),
             ..ObjectReference::default()
         };
-        if queue.try_send(Written { reason, kind, pod, note }).is_err() {
+        if queue.try_send(Written { after, reason, kind, pod, note }).is_err() {
             self.state.metrics.events.with_label_values(&[reason, "dropped"]).inc();
         }
     }
@@ -146,7 +163,7 @@ impl Warnings for Recorder {
         for problem in problems.into_iter().take(MAX_WARNINGS) {
             let key = (pod.metadata.uid.clone(), problem.clone());
             if self.warned.lock().put(key, ()).is_none() {
-                self.send(PROBLEM, "Warning", pod, problem);
+                self.send(PROBLEM, "Warning", pod, problem, Duration::ZERO);
             }
         }
     }
@@ -160,11 +177,19 @@ impl Writer {
         identity: String,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
+        let mut late: DelayQueue<Written> = DelayQueue::new();
         loop {
             let written = tokio::select! {
-                Some(written) = self.queue.recv() => written,
+                // The bound of the queue is that of what waits.
+                Some(written) = self.queue.recv(), if late.len() < QUEUE => written,
+                Some(due) = late.next(), if !late.is_empty() => Written { after: Duration::ZERO, ..due.into_inner() },
                 () = shutdown.cancelled() => return Ok(()),
             };
+            if !written.after.is_zero() {
+                let after = written.after;
+                late.insert(written, after);
+                continue;
+            }
             let event = written.event(&identity, Timestamp::now());
             let api: Api<Event> =
                 Api::namespaced(client.clone(), written.pod.namespace.as_deref().unwrap_or_default());

@@ -48,6 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (recorder, writer) = events::channel(config.events, state.clone());
     tasks.spawn("the writer of Events", writer.run(client.clone(), identity.clone(), shutdown.clone()));
 
+    let (leading, is_leader) = channel::channel(false);
     let known = Arc::new(watch::Known::default());
     let watches = watch::Watches {
         client: client.clone(),
@@ -55,10 +56,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         state: state.clone(),
         recorder: recorder.clone(),
         known: known.clone(),
+        leads: is_leader.clone(),
     };
     tasks.spawn("the watches", watches.run(shutdown.clone()));
 
-    let (leading, is_leader) = channel::channel(false);
     let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
     let election = Election::new("hearth-extender", &identity);
     tasks.spawn("the election", election.run(leases, leading, shutdown.clone()));

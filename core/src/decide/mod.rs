@@ -2,7 +2,7 @@
 
 mod lookup;
 
-use crate::index::{ClusterIndex, Millis, Weighed, Weighing};
+use crate::index::{ClusterIndex, Millis, Problem, Weighed, Weighing};
 use crate::pod::Demand;
 use crate::score;
 use crate::wire::scheduler::{Call, Name, PreemptCall, write_filter, write_preempt, write_scores};
@@ -16,6 +16,10 @@ pub const REASON_SILENT: &str = "hearth: no node agent reports from here";
 /// Reason in the scheduler's Event: the pod asks for what is not there, or in words that nobody understands.
 pub const REASON_PROBLEM: &str =
     "hearth: the pod's datasets cannot be found or understood, see the pod's events";
+
+/// Reason in the scheduler's Event: this replica cannot judge yet.
+pub const REASON_NOT_YET: &str =
+    "hearth: the file list of the pod's datasets is not here yet, the pod is tried again when it is";
 
 /// The time, twice: for silence and for the age of pods.
 #[derive(Clone, Copy, Debug)]
@@ -79,16 +83,23 @@ pub fn prioritize(index: &ClusterIndex, now: Now, call: &Call<'_>, demand: Optio
     let Some(demand) = demand else {
         return Decided { reply: write_scores([]), decision: None, candidates, taken: 0 };
     };
-    let weighing = index.weigh(now.monotonic, &demand);
+    let mut weighing = index.weigh(now.monotonic, &demand);
     let cold_seconds = score::cold_seconds(&weighing);
-    let scores: ByNode<'_, u8> = weighing
+    let scores: ByNode<'_, (usize, u8)> = weighing
         .nodes
         .iter()
-        .map(|node| (&*node.node, score::score(weighing.requested, cold_seconds, node)))
-        .filter(|(_, score)| *score > 0)
+        .enumerate()
+        .map(|(at, node)| (&*node.node, (at, score::score(weighing.requested, cold_seconds, node))))
         .collect();
     let mut scored: Vec<(&str, u8)> = Vec::with_capacity(weighing.nodes.len());
-    scored.extend(call.nodes.iter().filter_map(|name| Some((name.as_str(), *scores.get(name.as_str())?))));
+    let mut is_candidate = vec![false; weighing.nodes.len()];
+    for name in &call.nodes {
+        let Some((at, score)) = scores.get(name.as_str()) else { continue };
+        is_candidate[*at] = true;
+        if *score > 0 {
+            scored.push((name.as_str(), *score));
+        }
+    }
     // Equal scores for all change nothing, so nothing need be said.
     let all_equal = scored.len() == candidates && scored.windows(2).all(|pair| pair[0].1 == pair[1].1);
     if all_equal {
@@ -97,6 +108,9 @@ pub fn prioritize(index: &ClusterIndex, now: Now, call: &Call<'_>, demand: Optio
     let reply = write_scores(scored.iter().copied());
     let taken = scored.len();
     drop(scores);
+    // The runner-up is one that could have been chosen.
+    let mut is_candidate = is_candidate.into_iter();
+    weighing.nodes.retain(|_| is_candidate.next().unwrap_or(false));
     Decided { reply, decision: Some(Decision { demand, weighing }), candidates, taken }
 }
 
@@ -139,12 +153,22 @@ pub fn preempt(index: &ClusterIndex, now: Now, call: &PreemptCall<'_>, demand: O
     Decided { reply, decision: Some(Decision { demand, weighing }), candidates, taken }
 }
 
+fn hopeless(demand: &Demand, weighing: &Weighing) -> Option<&'static str> {
+    let is_passing = |problem: &Problem| matches!(problem, Problem::NoManifest(_) | Problem::NotListed(_));
+    match (demand.problems.is_empty(), weighing.problems.as_slice()) {
+        (true, []) => None,
+        (true, problems) if problems.iter().all(is_passing) => Some(REASON_NOT_YET),
+        _ => Some(REASON_PROBLEM),
+    }
+}
+
 /// Judges nodes for one pod.
 struct Judge<'a> {
     index: &'a ClusterIndex,
     now: Now,
     insists: bool,
-    solvable: bool,
+    /// Why no node can take the pod, when it insists.
+    hopeless: Option<&'static str>,
     needed: u128,
     weighed: ByNode<'a, &'a Weighed>,
 }
@@ -155,7 +179,7 @@ impl<'a> Judge<'a> {
             index,
             now,
             insists: demand.insists(now.unix_seconds),
-            solvable: demand.problems.is_empty() && weighing.problems.is_empty(),
+            hopeless: hopeless(demand, weighing),
             needed: u128::from(demand.min_warm_percent) * u128::from(weighing.requested),
             weighed: weighing.nodes.iter().map(|weighed| (&*weighed.node, weighed)).collect(),
         }
@@ -165,8 +189,8 @@ impl<'a> Judge<'a> {
         if !self.insists {
             return None;
         }
-        if !self.solvable {
-            return Some(REASON_PROBLEM);
+        if self.hopeless.is_some() {
+            return self.hopeless;
         }
         // Only live nodes are weighed, so a weighed node need not be looked up.
         match self.weighed.get(node) {

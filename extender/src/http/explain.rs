@@ -74,6 +74,7 @@ fn answer(handlers: &Handlers, headers: &HeaderMap, pod: &PodFacts) -> Response 
     let Some(demand) = pod.demand() else {
         return sentence(StatusCode::UNPROCESSABLE_ENTITY, "the pod names and mounts no dataset");
     };
+    handlers.state.prepare(&demand);
     let now = handlers.state.now();
     let explanation = handlers.state.read(|index| {
         let weighing = index.weigh(now.monotonic, &demand);

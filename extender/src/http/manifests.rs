@@ -10,14 +10,19 @@ use hearth_core::manifest::{Manifest, ManifestHash};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Manifests are large: so many are read, encoded or decoded at a time.
+/// Manifests are large: so many are encoded at a time, and as many come in.
 const AT_ONCE: usize = 2;
+/// Longest time that a manifest may take to come in.
+const UPLOAD: Duration = Duration::from_secs(120);
 
 /// Bounds the work on manifests, and the memory for it.
 pub(super) struct Manifests {
-    at_once: Semaphore,
+    encoding: Semaphore,
+    /// Apart: whoever brings one slowly must not keep others from getting theirs.
+    uploads: Semaphore,
     /// Encodings that are being sent: all agents ask for a new version at the same
     /// moment, and share one.
     sent: Mutex<HashMap<ManifestHash, Weak<Vec<u8>>>>,
@@ -25,7 +30,7 @@ pub(super) struct Manifests {
 
 impl Default for Manifests {
     fn default() -> Self {
-        Self { at_once: Semaphore::new(AT_ONCE), sent: Mutex::default() }
+        Self { encoding: Semaphore::new(AT_ONCE), uploads: Semaphore::new(AT_ONCE), sent: Mutex::default() }
     }
 }
 
@@ -44,7 +49,7 @@ impl Manifests {
         if let Some(encoding) = self.sent(&hash) {
             return Ok(encoding);
         }
-        let _permit = self.at_once.acquire().await.map_err(|error| error.to_string())?;
+        let _permit = self.encoding.acquire().await.map_err(|error| error.to_string())?;
         // Somebody else may have made it while we waited.
         if let Some(encoding) = self.sent(&hash) {
             return Ok(encoding);
@@ -84,12 +89,15 @@ pub(super) async fn take(
 ) -> Response {
     let Some(hash) = ManifestHash::parse(&hash) else { return not_a_hash() };
     // The permit before the body, so that few of them are in memory at a time.
-    let Ok(_permit) = handlers.manifests.at_once.acquire().await else {
+    let Ok(_permit) = handlers.manifests.uploads.acquire().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let body = match Bytes::from_request(request, &()).await {
-        Ok(body) => body,
-        Err(rejection) => return rejection.into_response(),
+    let body = match tokio::time::timeout(UPLOAD, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return rejection.into_response(),
+        Err(_) => {
+            return (StatusCode::REQUEST_TIMEOUT, "the manifest did not come in time\n").into_response();
+        }
     };
     // Several agents may bring the same one; the first is enough.
     if handlers.state.manifest(&hash).is_some() {

@@ -193,6 +193,8 @@ impl Duties {
             let nodes = match weighed.get(&question) {
                 Some(nodes) => nodes.clone(),
                 None => {
+                    // A refresh since the pod was seen makes all its files to be found anew.
+                    self.state.prepare(demand);
                     let nodes = Arc::new(self.state.read(|index| takers(index, now, demand)));
                     weighed.insert(question, nodes.clone());
                     // Many different demands must not hold up what else this thread does.

@@ -29,17 +29,19 @@ pub struct Watches {
     pub recorder: Recorder,
     /// What they leave for the leader's duties.
     pub known: Arc<Known>,
+    /// Whether this replica leads.
+    pub leads: Receiver<bool>,
 }
 
 impl Watches {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { client, namespace, state, recorder, known } = self;
+        let Self { client, namespace, state, recorder, known, leads } = self;
         let (pods_done, pods_synced) = channel(false);
         let (nodes_done, nodes_synced) = channel(false);
         let (datasets_done, datasets_synced) = channel(false);
         let (warmups_done, warmups_synced) = channel(false);
-        let pods = pods::Pods::new(namespace, state.clone(), recorder, known.clone());
+        let pods = pods::Pods::new(namespace, state.clone(), recorder, known.clone(), leads);
         let nodes = nodes::Nodes::new(state.clone());
         let datasets = datasets::Datasets::new(state.clone(), known.clone());
         let warmups = warmups::Warmups::new(state.clone(), known);

@@ -6,21 +6,28 @@ use super::known::{Known, WaitingPod};
 use crate::events::Recorder;
 use crate::state::State;
 use hearth_core::annotation::{self, Locality};
+use hearth_core::decide::Decision;
 use hearth_core::pod::{Annotations, ClaimVolume, CsiVolume, Demand, Metadata, PodFacts, Spec, Volume};
 use hearth_core::volume::VolumeAttributes;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::sync::watch::Receiver;
 
 /// Label that the agents' pods have, and its value.
 const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "hearth-node-agent");
+
+/// A pod that was bound longer ago is nothing new.
+const FRESH_SECONDS: i64 = 10;
 
 pub(super) struct Pods {
     namespace: String,
     state: Arc<State>,
     recorder: Recorder,
     known: Arc<Known>,
+    leads: Receiver<bool>,
     /// Nodes of the agents' pods, by UID.
     agents: HashMap<String, String>,
     /// Nodes of the bound pods, by UID.
@@ -28,8 +35,14 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    pub(super) fn new(namespace: String, state: Arc<State>, recorder: Recorder, known: Arc<Known>) -> Self {
-        Self { namespace, state, recorder, known, agents: HashMap::new(), bound: HashMap::new() }
+    pub(super) fn new(
+        namespace: String,
+        state: Arc<State>,
+        recorder: Recorder,
+        known: Arc<Known>,
+        leads: Receiver<bool>,
+    ) -> Self {
+        Self { namespace, state, recorder, known, leads, agents: HashMap::new(), bound: HashMap::new() }
     }
 }
 
@@ -51,7 +64,7 @@ impl Follower<Pod> for Pods {
             return;
         };
         match node {
-            Some(node) => self.bound(&facts, &uid, &node, demand),
+            Some(node) => self.bound(&facts, &uid, &node, demand, is_fresh(&pod)),
             None => self.pending(&facts, &uid, demand),
         }
         self.count_waiting();
@@ -81,10 +94,19 @@ impl Pods {
         self.known.set_waiting(uid, waits.then(|| WaitingPod { name, demand: Arc::new(demand) }));
     }
 
-    fn bound(&mut self, facts: &PodFacts, uid: &str, node: &str, demand: Demand) {
+    fn bound(&mut self, facts: &PodFacts, uid: &str, node: &str, demand: Demand, is_fresh: bool) {
         self.known.set_waiting(uid, None);
         let news = self.bound.insert(uid.to_owned(), node.to_owned()).is_none();
-        if news && let Some(decision) = self.state.take_decision(uid) {
+        let decision = news.then(|| self.state.take_decision(uid)).flatten();
+        if news && is_fresh && decision.is_none() && *self.leads.borrow() {
+            // Before the pod's own orders count for the node.
+            self.state.prepare(&demand);
+            let now = self.state.now().monotonic;
+            let weighing = self.state.read(|index| index.weigh(now, &demand));
+            let decision = Decision { demand: demand.clone(), weighing };
+            self.recorder.placed_unasked(facts, &decision, node);
+        }
+        if let Some(decision) = decision {
             let metrics = &self.state.metrics;
             let requested = decision.weighing.requested;
             let held = decision.weighing.of(node).held.min(requested);
@@ -139,6 +161,14 @@ impl Pods {
         let waiting = i64::try_from(self.known.waiting_count()).unwrap_or(i64::MAX);
         self.state.metrics.waiting_pods.set(waiting);
     }
+}
+
+/// Whether the pod has been put on its node just now, and not before this replica began to look.
+fn is_fresh(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut scheduled = conditions.filter(|condition| condition.type_ == "PodScheduled");
+    let since = scheduled.find_map(|condition| condition.last_transition_time.as_ref());
+    since.is_some_and(|since| Timestamp::now().duration_since(since.0).as_secs() < FRESH_SECONDS)
 }
 
 /// The few fields that matter here.
