@@ -38,6 +38,8 @@ pub struct ClusterOptions {
     extender_config: Value,
     second_scheduler: bool,
     s3_root: Option<PathBuf>,
+    kustomization: Option<PathBuf>,
+    leaves_nothing: bool,
 }
 
 /// A cluster with `nodes` nodes, an agent on each, and one extender.
@@ -51,6 +53,8 @@ pub fn nodes(nodes: usize) -> ClusterOptions {
         extender_config: json!({}),
         second_scheduler: false,
         s3_root: None,
+        kustomization: None,
+        leaves_nothing: false,
     }
 }
 
@@ -89,6 +93,20 @@ impl ClusterOptions {
     #[must_use]
     pub fn s3_root(mut self, root: PathBuf) -> Self {
         self.s3_root = Some(root);
+        self
+    }
+
+    /// Installed from this folder of the workspace, which has to include the extender beside the cluster's scheduler.
+    #[must_use]
+    pub fn kustomization(mut self, dir: &str) -> Self {
+        self.kustomization = Some(cache::workspace().join(dir));
+        self
+    }
+
+    /// With its files removed at the end, however that comes: on Ctrl-C, too.
+    #[must_use]
+    pub fn leaves_nothing(mut self) -> Self {
+        self.leaves_nothing = true;
         self
     }
 
@@ -133,7 +151,10 @@ impl Cluster {
     /// When something cannot be started; logs stay in the folder that is printed.
     pub async fn start(name: &str, options: &ClusterOptions) -> Result<Self> {
         let only = tokio::task::spawn_blocking(|| cache::lock("cluster")).await??;
-        let dir = RunDir::create(name)?;
+        let mut dir = RunDir::create(name)?;
+        if options.leaves_nothing {
+            dir.remove_at_the_end();
+        }
         let failed = format!("the cluster did not start; logs and state are in {}", dir.path().display());
         Self::start_in(dir, only, options).await.context(failed)
     }
@@ -148,7 +169,8 @@ impl Cluster {
             kube.apply_kustomization(&shipped.join("manifests")).await?;
             plane.start_scheduler(None).await?;
         } else {
-            kube.apply_kustomization(&shipped.join("manifests/overlays/control-plane")).await?;
+            let install = shipped.join("manifests/overlays/control-plane");
+            kube.apply_kustomization(options.kustomization.as_ref().unwrap_or(&install)).await?;
             plane.start_scheduler(Some(&shipped.join("scheduler-config/kube-scheduler.yaml"))).await?;
         }
         kube.wait_for_default_account("default").await?;

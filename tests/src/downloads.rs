@@ -56,15 +56,24 @@ fn once(kind: &str, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Resul
     }
     eprintln!("downloading {name} ({kind}), once");
     std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    // Whoever left one half done is dead: the lock says so.
+    let prefix = format!(".half-{name}@");
+    for left in std::fs::read_dir(&parent)?.flatten() {
+        if left.file_name().to_string_lossy().starts_with(&prefix) {
+            std::fs::remove_dir_all(left.path()).context("cannot remove a half download")?;
+        }
+    }
     let half =
-        tempfile::Builder::new().prefix(".half-").tempdir_in(&parent).context("cannot make a folder")?;
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).context("cannot make a folder")?;
     fill(half.path()).with_context(|| format!("cannot get {name}"))?;
     std::fs::rename(half.keep(), &done).context("cannot name the download")?;
     Ok(done)
 }
 
 fn run(dir: &Path, program: &str, args: &[&str]) -> Result<()> {
-    let output = Command::new(program)
+    // It ends with the thread that waits for it, and so with this process.
+    let output = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", program])
         .current_dir(dir)
         .args(args)
         .output()

@@ -155,15 +155,32 @@ impl Process {
     /// # Errors
     /// When it did not stop in time (it is killed then).
     pub async fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
-        let start = Instant::now();
         self.signal(Signal::TERM);
+        self.ended(grace).await
+    }
+
+    /// Likewise with SIGINT, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When it did not stop in time (it is killed then).
+    pub async fn interrupt(&mut self, grace: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::INT);
+        self.ended(grace).await
+    }
+
+    /// Waits until it ends by itself; kills it when `within` has passed. Says how it ended.
+    ///
+    /// # Errors
+    /// When it did not end in time (it is killed then).
+    pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().context("cannot ask for the child's state")? {
                 return Ok(status);
             }
-            if start.elapsed() > grace {
+            if start.elapsed() > within {
                 self.kill();
-                bail!("{} did not stop within {grace:?} of SIGTERM", self.name);
+                bail!("{} did not end within {within:?}; its log says:\n{}", self.name, self.log_tail(30));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

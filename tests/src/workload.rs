@@ -29,6 +29,7 @@ pub struct Workload {
     pub admin: String,
     /// What identifies it to the API server.
     pub kubeconfig: PathBuf,
+    config: PathBuf,
     program: Program,
     process: Option<Process>,
     http: reqwest::Client,
@@ -73,7 +74,30 @@ impl Workload {
             program = program.env(name, value);
         }
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        Ok(Self { pod, admin: format!("http://{admin}"), kubeconfig, program, process: None, http })
+        Ok(Self {
+            pod,
+            admin: format!("http://{admin}"),
+            kubeconfig,
+            config: file,
+            program,
+            process: None,
+            http,
+        })
+    }
+
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.program = self.program.clone().env(name, value);
+    }
+
+    /// Lays these settings over its configuration file, from its next start on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, settings: &Value) -> Result<()> {
+        let mut config = serde_yaml_ng::from_str(&std::fs::read_to_string(&self.config)?)?;
+        overlay(&mut config, settings);
+        Ok(std::fs::write(&self.config, serde_yaml_ng::to_string(&config)?)?)
     }
 
     /// Starts it and waits until it answers at all; see [`Self::ready`] for more.
@@ -137,6 +161,24 @@ impl Workload {
         }
         Ok(sum)
     }
+}
+
+/// Runs the program of a Job's pod to its end, with that pod's arguments, ServiceAccount and nothing else.
+///
+/// # Errors
+/// When the Job has no pod on a node, or its program fails.
+pub async fn run_job(plane: &ControlPlane, account: &str, binary: &str) -> Result<()> {
+    let pod = pods_of(&plane.admin, account, 1).await?.pop().context("no pod")?;
+    let token = plane.logs().join(format!("{account}.token"));
+    std::fs::write(&token, plane.admin.pod_token(&pod, None).await?)?;
+    let kubeconfig = plane.pki.kubeconfig_with_token(&plane.server, account, &token)?;
+    let arguments = pod.spec.iter().flat_map(|s| &s.containers).flat_map(|c| c.args.iter().flatten());
+    let program = Program::new(account, programs::hearth(binary)?, &plane.logs());
+    let program = arguments.fold(program, |program, argument| program.arg(argument));
+    let mut process = program.flag("kubeconfig", &kubeconfig).start()?;
+    let status = process.ended(PATIENCE).await?;
+    ensure!(status.success(), "{account} ended with {status}: {}", process.log_tail(20));
+    Ok(())
 }
 
 /// The configuration file that the pod mounts: what is shipped has to be what the program takes.

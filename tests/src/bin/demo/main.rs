@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use hearth_tests::cluster::{Cluster, nodes};
 use hearth_tests::{binaries, cache, programs};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::batch::Batch;
 use crate::data::Upload;
@@ -33,17 +34,21 @@ fn main() -> Result<()> {
     binaries::prepare()?;
     programs::hearth("hearth-extender")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        // Whatever was started is ended when the demo's future is dropped: also by Ctrl-C.
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        // At any moment: what was started ends, and its files go, when the demo's future is dropped.
         tokio::select! {
-            outcome = demo(&options) => outcome,
-            signal = tokio::signal::ctrl_c() => {
-                signal.context("cannot wait for Ctrl-C")?;
-                println!("\nending everything");
-                Ok(())
-            }
+            outcome = demo(&options) => return outcome,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    })
+        println!("\nended everything");
+        Ok(())
+    });
+    // Not to be waited for: a download, or the lock of another cluster.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn demo(options: &Options) -> Result<()> {
@@ -52,7 +57,7 @@ async fn demo(options: &Options) -> Result<()> {
         "starting etcd, kube-apiserver, kube-scheduler, an S3 server, {} nodes with agents, and the extender",
         options.nodes
     );
-    let wanted = nodes(usize::from(options.nodes)).s3_root(cache::dir()?.join("demo-s3"));
+    let wanted = nodes(usize::from(options.nodes)).s3_root(cache::dir()?.join("demo-s3")).leaves_nothing();
     let mut cluster = Cluster::start("demo", &wanted).await?;
     println!("  up after {:.1} s", started.elapsed().as_secs_f32());
 
