@@ -6,6 +6,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use hearth_core::manifest::{LONGEST_ENCODING, ManifestHash};
 use hearth_core::wire::report;
+use hearth_runtime::request_id;
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
@@ -128,12 +129,19 @@ impl Replica {
     }
 
     async fn call(&self, request: reqwest::RequestBuilder, longest: usize) -> Result<Bytes, CallError> {
+        let id = request_id::fresh();
         let response = request
             .header(AUTHORIZATION, self.bearer().await?)
+            .header(request_id::HEADER, &id)
             .send()
             .await
             .map_err(|error| unreachable(&error))?;
         let status = response.status();
+        if !status.is_success() {
+            // The error itself may go into a status, which should not change with every try.
+            let id = id.to_str().unwrap_or_default();
+            tracing::info!(id, replica = %self.address, "a request was answered with {status}");
+        }
         let body = limited(response, if status.is_success() { longest } else { 64 << 10 }).await?;
         match status {
             _ if status.is_success() => Ok(body),
