@@ -1,8 +1,11 @@
 //! Two replicas of the extender hear every agent and answer alike.
 
-use anyhow::Result;
-use hearth_tests::cluster::{e2e, nodes};
+use anyhow::{Result, ensure};
+use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::datasets::imagined;
+use hearth_tests::kube_access::PATIENCE;
+use hearth_tests::wait::eventually;
+use serde_json::json;
 
 const MIB: usize = 1 << 20;
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
@@ -25,10 +28,42 @@ fn two_replicas_give_the_same_answers() -> Result<()> {
             assert_eq!(first, second, "{datasets}");
         }
 
-        // The second goes on alone, and takes over what only one may do.
-        cluster.extenders[0].workload.kill();
-        let alone = cluster.extenders[1].explain("images").await?;
-        assert_eq!(alone.percent("node-2"), 100);
+        Ok(())
+    })
+}
+
+/// The one replica that leads.
+async fn leader(cluster: &Cluster) -> Result<usize> {
+    eventually("one replica to lead", PATIENCE, async || {
+        let mut leads = Vec::new();
+        for (i, extender) in cluster.extenders.iter().enumerate() {
+            if extender.workload.metric("hearth_extender_leader", &[]).await? == Some(1.0) {
+                leads.push(i);
+            }
+        }
+        ensure!(leads.len() == 1, "{leads:?} say so");
+        Ok(leads[0])
+    })
+    .await
+}
+
+#[test]
+fn when_the_leader_dies_the_other_goes_on_and_takes_over_what_only_one_may_do() -> Result<()> {
+    e2e(&nodes(2).extenders(2), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        bucket.put("images/1.bin", vec![1; MIB]).await?;
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        cluster.warm_up("images", "node-2").await?;
+        cluster.all_replicas_agree("images").await?;
+
+        let leader = leader(cluster).await?;
+        cluster.extenders.remove(leader).workload.kill();
+
+        assert_eq!(cluster.explain("images").await?.percent("node-2"), 100);
+        // Only a leader writes statuses.
+        cluster.warmup("images", "images", json!({})).await?;
+        let status = cluster.condition("warmup", "images", "Complete", "True").await?;
+        assert_eq!(status["nodes"]["summary"], "2/2", "{status}");
         Ok(())
     })
 }
