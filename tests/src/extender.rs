@@ -92,6 +92,20 @@ impl Extender {
         self.call("prioritize", &json!({"Pod": pod, "Nodes": null, "NodeNames": nodes})).await
     }
 
+    /// Asks about a pod that there is as a person does with curl, and returns what the person reads.
+    ///
+    /// # Errors
+    /// When it refuses; the message has its sentence.
+    pub async fn told(&self, namespace: &str, pod: &str) -> Result<String> {
+        let url = format!("{}/explain?namespace={namespace}&pod={pod}", self.scheduler_url);
+        let answer = self.http.get(url).header("accept", "text/plain").send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if !status.is_success() {
+            bail!("{status}: {text}");
+        }
+        Ok(text)
+    }
+
     /// How many calls kube-scheduler has made, of any verb.
     ///
     /// # Errors

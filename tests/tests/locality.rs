@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use hearth_core::decide::REASON_COLD;
 use hearth_tests::cluster::{e2e, nodes};
 use hearth_tests::datasets::USER;
 use hearth_tests::kube_access::PATIENCE;
@@ -18,9 +19,12 @@ fn required_waits_with_our_reason_and_goes_on_when_a_node_gets_warm_and_nothing_
         cluster.s3_dataset("images", &bucket, "images").await?;
         pod("trainer").datasets("images").required("80%").create(&cluster.kube).await?;
 
-        let said = cluster.kube.unschedulable(USER, "trainer", "nodes are available", PATIENCE).await?;
-        assert!(said.contains("warm"), "{said}");
-        cluster.kube.event(USER, "trainer", "FailedScheduling", PATIENCE).await?;
+        let said = cluster.kube.event(USER, "trainer", REASON_COLD, PATIENCE).await?;
+        assert!(said.starts_with("FailedScheduling: 0/3 nodes are available: "), "{said}");
+        assert!(
+            said.contains(&format!("2 {REASON_COLD}")),
+            "both nodes are counted under one reason: {said}"
+        );
 
         // A warm-up makes no pod, node or other object that the scheduler reacts to.
         cluster.warmup("images", "images", serde_json::json!({"nodes": {"replicas": 1}})).await?;
@@ -72,17 +76,17 @@ fn wait_holds_out_for_a_warm_node_that_long_and_then_takes_any() -> Result<()> {
 
 #[test]
 fn preemption_kills_no_pod_on_a_node_that_the_filter_would_reject() -> Result<()> {
-    e2e(&nodes(2), async |cluster| {
+    e2e(&nodes(4), async |cluster| {
         let bucket = cluster.s3.bucket("data")?;
         bucket.put("images/a.bin", vec![1; MIB]).await?;
         cluster.s3_dataset("images", &bucket, "images").await?;
-        cluster.warm_up("images", "node-1").await?;
+        cluster.warm_up("images", "node-3").await?;
         cluster
             .kube
             .apply("{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: urgent}, value: 1000}")
             .await?;
         let all = serde_json::json!({"requests": {"cpu": "40"}});
-        for node in ["node-1", "node-2"] {
+        for node in ["node-1", "node-2", "node-3", "node-4"] {
             pod(&format!("fills-{node}")).resources(all.clone()).on_node(node).create(&cluster.kube).await?;
         }
 
@@ -94,10 +98,12 @@ fn preemption_kills_no_pod_on_a_node_that_the_filter_would_reject() -> Result<()
             .create(&cluster.kube)
             .await?;
 
-        // The warm node's pod gives way; the cold node's would have died for nothing.
-        cluster.kube.gone(USER, "fills-node-1", PATIENCE).await?;
-        assert_eq!(cluster.kube.node_of(USER, "urgent", PATIENCE).await?, "node-1");
-        assert!(cluster.kube.lives(USER, "fills-node-2").await?, "a pod on a cold node was killed");
+        // The warm node's pod gives way; those on cold nodes would have died for nothing.
+        cluster.kube.gone(USER, "fills-node-3", PATIENCE).await?;
+        assert_eq!(cluster.kube.node_of(USER, "urgent", PATIENCE).await?, "node-3");
+        for cold in ["fills-node-1", "fills-node-2", "fills-node-4"] {
+            assert!(cluster.kube.lives(USER, cold).await?, "{cold} was killed");
+        }
         Ok(())
     })
 }

@@ -128,3 +128,27 @@ fn a_pod_with_an_unknown_dataset_or_a_bad_annotation_is_warned_and_placed() -> R
         Ok(())
     })
 }
+
+#[test]
+fn why_is_told_to_a_person_who_asks_about_a_pod() -> Result<()> {
+    e2e(&nodes(3), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        bucket.put("images/a.bin", vec![1; MIB]).await?;
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        cluster.warm_up("images", "node-2").await?;
+        pod("trainer").datasets("images").required("100%").create(&cluster.kube).await?;
+        cluster.kube.node_of(USER, "trainer", PATIENCE).await?;
+
+        let told = cluster.extenders[0].told(USER, "trainer").await?;
+
+        let mut lines = told.lines();
+        let first = lines.next().unwrap_or_default();
+        assert!(first.starts_with("1.0 MB of default/images") && first.contains("required"), "{told}");
+        let warm = lines.find(|line| line.starts_with("node-2 ")).unwrap_or_default();
+        assert!(warm.contains(" 100 %"), "{told}");
+
+        let refused = cluster.extenders[0].told(USER, "nobody").await.unwrap_err().to_string();
+        assert_eq!(refused.trim_end(), "404 Not Found: there is no pod nobody in namespace default");
+        Ok(())
+    })
+}

@@ -1,34 +1,48 @@
 //! Warm-ups: data is there before any pod asks.
 
 use anyhow::{Result, bail};
-use hearth_tests::cluster::{e2e, nodes};
+use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::datasets::FETCH;
 use hearth_tests::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const MIB: usize = 1 << 20;
 
+/// Waits for a status of the warm-up that is as told.
+async fn progress(cluster: &Cluster, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    eventually("the warm-up's status to show progress", FETCH, async || {
+        let status = cluster.resource("warmup", "images").await?["status"].clone();
+        if is(&status) { Ok(status) } else { bail!("{status}") }
+    })
+    .await
+}
+
 #[test]
-fn a_warmup_fetches_to_as_many_nodes_as_asked_and_says_how_far_it_is() -> Result<()> {
+fn a_warmup_fetches_to_as_many_nodes_as_asked_and_says_how_far_it_is_also_when_the_extender_dies()
+-> Result<()> {
     e2e(&nodes(3), async |cluster| {
         let bucket = cluster.s3.bucket("data")?;
         for i in 0..8 {
             bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
         }
         cluster.s3_dataset("images", &bucket, "images").await?;
-        cluster.s3.proxy.hold_gets_after(4);
+        cluster.s3.proxy.hold_gets_after(0);
         cluster.warmup("images", "images", json!({"nodes": {"replicas": 2}})).await?;
+        progress(cluster, |status| status["bytesDone"] == 0 && status["bytesTotal"] == 16 * MIB).await?;
 
-        // Half way, the status says so.
-        eventually("the warm-up's status to show progress", FETCH, async || {
-            let status = cluster.resource("warmup", "images").await?["status"].clone();
-            let (done, all) = (status["bytesDone"].as_u64(), status["bytesTotal"].as_u64());
-            match (done, all) {
-                (Some(done), Some(all)) if done > 0 && done < all => Ok(()),
-                _ => bail!("{status}"),
-            }
+        // A part of the way, the status says how far and how fast it is, and how long it will take.
+        cluster.s3.proxy.hold_gets_after(4);
+        let status = progress(cluster, |status| {
+            status["bytesDone"].as_u64().is_some_and(|done| done > 0)
+                && ["rate", "eta"].iter().all(|field| status[field].is_string())
         })
         .await?;
+        assert!(status["bytesPerSecond"].as_u64().is_some_and(|rate| rate > 0), "{status}");
+        assert!(status["rate"].as_str().is_some_and(|rate| rate.ends_with("/s")), "{status}");
+
+        // Whoever counts may die: what is done is done.
+        cluster.extenders[0].workload.kill();
+        cluster.extenders[0].workload.start().await?;
         cluster.s3.proxy.release_gets();
 
         let status = cluster.condition("warmup", "images", "Complete", "True").await?;
@@ -37,6 +51,25 @@ fn a_warmup_fetches_to_as_many_nodes_as_asked_and_says_how_far_it_is() -> Result
         let warm = cluster.explain("images").await?;
         assert_eq!(warm.nodes.iter().filter(|n| n.percent == 100).count(), 2, "{warm:?}");
         assert_eq!(cluster.s3.proxy.counts().bytes, 16 * MIB as u64);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_warmup_fetches_to_the_nodes_with_the_labels_that_it_names() -> Result<()> {
+    e2e(&nodes(3), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        bucket.put("images/1.bin", vec![1; MIB]).await?;
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        cluster.kube.kubectl(&["label", "node", "node-2", "node-3", "pool=gpu"], "").await?;
+
+        cluster.warmup("images", "images", json!({"nodes": {"nodeSelector": {"pool": "gpu"}}})).await?;
+
+        progress(cluster, |status| status["nodes"]["summary"] == "2/2").await?;
+        let seen = cluster.explain("images").await?;
+        let percents = ["node-1", "node-2", "node-3"].map(|node| seen.percent(node));
+        assert_eq!(percents, [0, 100, 100], "{seen:?}");
+        assert_eq!(cluster.s3.proxy.counts().bytes, 2 * MIB as u64);
         Ok(())
     })
 }
