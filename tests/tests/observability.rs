@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use hearth_tests::binaries;
 use hearth_tests::cache::workspace;
 use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::datasets::USER;
-use hearth_tests::downloads::debian_package;
 use hearth_tests::kube_access::PATIENCE;
 use hearth_tests::pods::pod;
 use hearth_tests::ports;
@@ -30,13 +30,9 @@ fn yaml(file: &str) -> Result<Value> {
     serde_yaml_ng::from_str(&text).with_context(|| format!("{file} is not YAML"))
 }
 
-fn program(name: &str) -> Result<PathBuf> {
-    Ok(debian_package("prometheus")?.join("usr/bin").join(name))
-}
-
 #[test]
 fn the_alerts_speak_when_they_should_and_not_otherwise() -> Result<()> {
-    let output = Command::new(program("promtool")?)
+    let output = Command::new(binaries::prometheus("promtool")?)
         .args(["test", "rules"])
         .arg(shipped("alerts-test.yaml"))
         .output()?;
@@ -105,7 +101,7 @@ impl Prometheus {
         let config = dir.join("prometheus.yaml");
         std::fs::write(&config, serde_yaml_ng::to_string(&scrape_config(cluster))?)?;
         let address = format!("127.0.0.1:{}", ports::free()?);
-        let process = Program::new("prometheus", program("prometheus")?, &cluster.plane.logs())
+        let process = Program::new("prometheus", binaries::prometheus("prometheus")?, &cluster.plane.logs())
             .flag("config.file", &config)
             .flag("storage.tsdb.path", dir.join("data"))
             .flag("web.listen-address", &address)
@@ -199,7 +195,7 @@ async fn use_it(cluster: &Cluster, origin: &Path) -> Result<()> {
 #[test]
 fn every_query_of_the_dashboard_and_the_alerts_returns_data() -> Result<()> {
     // Before the cluster starts, since it may take a while.
-    program("prometheus")?;
+    binaries::prometheus("prometheus")?;
     let mut queries = panels()?;
     queries.extend(measures()?);
     e2e(&nodes(3), async |cluster| {
