@@ -21,6 +21,9 @@ pub const SECRET_KEY: &str = "hearth-test-secret";
 /// Its region.
 pub const REGION: &str = "us-east-1";
 
+/// Buckets are also served under `BUCKET.` and this name.
+pub const DOMAIN: &str = "s3.test";
+
 /// Above this an object is uploaded in parts, as any client would.
 const PART: u64 = 8 << 20;
 
@@ -47,6 +50,7 @@ impl S3 {
             .env("ROOT_SECRET_KEY", SECRET_KEY)
             .flag("port", &address)
             .flag("health", "/health")
+            .flag("virtual-domain", DOMAIN)
             .arg("--quiet")
             .arg("posix")
             .arg(root)
