@@ -40,6 +40,9 @@ pub use hearth_core::annotation::CSI_DRIVER as DRIVER;
 
 /// Calls of one kubelet at one time; more wait.
 const CALLS: usize = 64;
+/// kubelet calls the registration socket with its percent-encoded path for the host's
+/// name, which HTTP/2 servers refuse: a host's name has no `%`. Before an `@` it may be.
+const REGISTRATION_SOCKET: &str = "registration@hearth.dev.sock";
 /// Longer than a volume waits for its data.
 const CALL: Duration = Duration::from_secs(110);
 
@@ -58,7 +61,7 @@ pub async fn serve(
         .add_service(NodeServer::new(Node::new(node_name, views)))
         .serve_with_incoming_shutdown(driver, shutdown.clone().cancelled_owned());
     // After the driver's own socket: kubelet calls it as soon as it sees this one.
-    let place = config.registration_directory.join(format!("{DRIVER}-reg.sock"));
+    let place = config.registration_directory.join(REGISTRATION_SOCKET);
     let registered = Server::builder()
         .add_service(RegistrationServer::new(Registration::new(config.socket.clone())))
         .serve_with_incoming_shutdown(socket::listen(&place)?, shutdown.cancelled_owned());
@@ -69,4 +72,29 @@ pub async fn serve(
     socket::remove(&config.socket);
     served.context("the CSI driver's socket")?;
     registered.context("the CSI driver's registration socket")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::csi::proto::registration::InfoRequest;
+    use crate::csi::proto::registration::registration_client::RegistrationClient;
+    use tonic::transport::Endpoint;
+
+    #[tokio::test]
+    async fn kubelet_is_answered_by_the_name_that_it_gives_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join(REGISTRATION_SOCKET);
+        let server = Server::builder()
+            .add_service(RegistrationServer::new(Registration::new("/csi.sock".into())))
+            .serve_with_incoming(socket::listen(&socket).unwrap());
+        let server = tokio::spawn(server);
+        // As grpc-go does.
+        let kubelets = format!("http://%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2F{REGISTRATION_SOCKET}");
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+        let channel = endpoint.origin(kubelets.parse().unwrap()).connect().await.unwrap();
+        let info = RegistrationClient::new(channel).get_info(InfoRequest {}).await.unwrap();
+        assert_eq!(info.into_inner().name, DRIVER);
+        server.abort();
+    }
 }
