@@ -269,7 +269,7 @@ impl Cluster {
 }
 
 /// Waits until the API server applies the admission policy, which it learns of a moment after the policy is made.
-async fn wait_for_policy(kube: &Kube) -> Result<()> {
+pub(crate) async fn wait_for_policy(kube: &Kube) -> Result<()> {
     let trial = || {
         serde_json::from_value::<Pod>(json!({
             "metadata": {"name": "policy-trial", "annotations": {"hearth.dev/datasets": "trial"}},

@@ -16,6 +16,24 @@ use crate::wait::eventually;
 /// A start that takes longer than this on any machine is a hang.
 const START: Duration = Duration::from_secs(60);
 
+/// Who can reach the API server.
+#[derive(Debug, Clone, Copy)]
+pub enum Reach {
+    /// This machine's programs, at a free port. Nodes are simulated.
+    Loopback,
+    /// Real nodes too, at this address and the port where pods look for it.
+    Nodes(Ipv4Addr),
+}
+
+impl Reach {
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST,
+            Self::Nodes(address) => address,
+        }
+    }
+}
+
 /// The running control plane. Dropping it ends every program.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -39,6 +57,14 @@ impl ControlPlane {
     /// # Errors
     /// When a program cannot be started or is not ready in time.
     pub async fn start(dir: &Path) -> Result<Self> {
+        Self::start_for(dir, Reach::Loopback).await
+    }
+
+    /// Likewise, where others than this machine's programs can reach it.
+    ///
+    /// # Errors
+    /// When a program cannot be started or is not ready in time.
+    pub async fn start_for(dir: &Path, reach: Reach) -> Result<Self> {
         install_crypto();
         let logs = dir.join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
@@ -60,13 +86,16 @@ impl ControlPlane {
         let http = http_client(pki.ca())?;
         healthy(&mut etcd, &http, &format!("{etcd_url}/health")).await?;
 
-        let port = ports::free()?;
-        let server = format!("https://127.0.0.1:{port}");
-        let mut api_server = api_server(&pki, &logs, dir, &etcd_url, port)?.start()?;
+        let port = match reach {
+            Reach::Loopback => ports::free()?,
+            Reach::Nodes(_) => 443,
+        };
+        let server = format!("https://{}:{port}", reach.address());
+        let mut api_server = api_server(&pki, &logs, dir, &etcd_url, reach, port)?.start()?;
         healthy(&mut api_server, &http, &format!("{server}/readyz")).await?;
 
         let admin = Kube::connect(&pki.kubeconfig(&server, "admin", Some("system:masters"))?).await?;
-        let mut controller_manager = controller_manager(&pki, &logs, &server)?;
+        let mut controller_manager = controller_manager(&pki, &logs, &server, reach)?;
         let health = controller_manager.1;
         healthy(&mut controller_manager.0, &http, &health).await?;
         Ok(Self {
@@ -177,12 +206,17 @@ impl ControlPlane {
     }
 }
 
-fn api_server(pki: &Pki, logs: &Path, dir: &Path, etcd: &str, port: u16) -> Result<Program> {
+fn api_server(pki: &Pki, logs: &Path, dir: &Path, etcd: &str, reach: Reach, port: u16) -> Result<Program> {
     let issuer = "https://kubernetes.default.svc.cluster.local";
+    let bind = match reach {
+        Reach::Loopback => Ipv4Addr::LOCALHOST,
+        // Pods come by the service's address.
+        Reach::Nodes(_) => Ipv4Addr::UNSPECIFIED,
+    };
     Ok(Program::new("kube-apiserver", binaries::kubernetes("kube-apiserver")?, logs)
         .flag("etcd-servers", etcd)
-        .flag("bind-address", Ipv4Addr::LOCALHOST.to_string())
-        .flag("advertise-address", Ipv4Addr::LOCALHOST.to_string())
+        .flag("bind-address", bind.to_string())
+        .flag("advertise-address", reach.address().to_string())
         .flag("secure-port", port.to_string())
         .flag("cert-dir", dir.join("certs"))
         .flag("tls-cert-file", &pki.server.cert)
@@ -200,8 +234,13 @@ fn api_server(pki: &Pki, logs: &Path, dir: &Path, etcd: &str, port: u16) -> Resu
         .flag("profiling", "false"))
 }
 
-fn controller_manager(pki: &Pki, logs: &Path, server: &str) -> Result<(Process, String)> {
+fn controller_manager(pki: &Pki, logs: &Path, server: &str, reach: Reach) -> Result<(Process, String)> {
     let port = ports::free()?;
+    let controllers = match reach {
+        // Simulated nodes have no kubelet that renews their leases: this one would call them unreachable.
+        Reach::Loopback => "*,-node-lifecycle-controller",
+        Reach::Nodes(_) => "*",
+    };
     let process =
         Program::new("kube-controller-manager", binaries::kubernetes("kube-controller-manager")?, logs)
             .flag("kubeconfig", pki.kubeconfig(server, "system:kube-controller-manager", None)?)
@@ -215,8 +254,7 @@ fn controller_manager(pki: &Pki, logs: &Path, server: &str) -> Result<(Process, 
             .flag("service-account-private-key-file", &pki.service_account_key)
             .flag("kube-api-qps", "200")
             .flag("kube-api-burst", "400")
-            // Simulated nodes have no kubelet that renews their leases: this one would call them unreachable.
-            .flag("controllers", "*,-node-lifecycle-controller")
+            .flag("controllers", controllers)
             .start()?;
     Ok((process, format!("https://127.0.0.1:{port}/healthz")))
 }

@@ -80,11 +80,7 @@ impl Cluster {
     ) -> Result<Value> {
         self.kube.apply(&credentials()).await?;
         let mut all = json!({
-            "origins": [{
-                "uri": bucket.uri(folder),
-                "secretRef": {"name": "s3-credentials"},
-                "options": {"endpoint": self.s3.proxy.endpoint(), "region": REGION},
-            }],
+            "origins": [origin(bucket, folder, self.s3.proxy.endpoint())],
         });
         overlay(&mut all, &spec);
         self.dataset(name, all).await?;
@@ -236,8 +232,17 @@ pub fn imagined(datasets: &str) -> Result<Pod> {
     }))?)
 }
 
+/// An origin as a Dataset names it, with the credentials of [`credentials`].
+pub(crate) fn origin(bucket: &Bucket, folder: &str, endpoint: impl Into<Value>) -> Value {
+    json!({
+        "uri": bucket.uri(folder),
+        "secretRef": {"name": "s3-credentials"},
+        "options": {"endpoint": endpoint.into(), "region": REGION},
+    })
+}
+
 /// The Secret, and the grant to the agents to read it.
-fn credentials() -> String {
+pub(crate) fn credentials() -> String {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": "s3-credentials", "namespace": USER},

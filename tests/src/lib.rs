@@ -20,6 +20,7 @@ pub mod pods;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod real_nodes;
 pub mod report;
 pub mod run_dir;
 pub mod s3;

@@ -51,12 +51,12 @@ struct Shared {
 }
 
 impl OriginProxy {
-    /// Opens a port of 127.0.0.1 that leads to `origin` (`http://HOST:PORT`).
+    /// Opens a port of `address` that leads to `origin` (`http://HOST:PORT`).
     ///
     /// # Errors
     /// When no port can be opened.
-    pub async fn start(origin: &str) -> Result<Self> {
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+    pub async fn start(address: Ipv4Addr, origin: &str) -> Result<Self> {
+        let listener = tokio::net::TcpListener::bind((address, 0))
             .await
             .context("cannot open a port for the origin's proxy")?;
         let address = listener.local_addr()?;

@@ -14,6 +14,8 @@ const SERVER_NAMES: &[&str] = &[
     "127.0.0.1",
     "::1",
     "10.96.0.1",
+    // Where real nodes find the API server.
+    "172.30.0.1",
     "kubernetes",
     "kubernetes.default",
     "kubernetes.default.svc",

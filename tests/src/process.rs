@@ -173,17 +173,29 @@ impl Process {
     /// # Errors
     /// When it did not end in time (it is killed then).
     pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = self.wait(within).await;
+        if ended.is_err() {
+            self.kill();
+        }
+        ended.with_context(|| format!("it was killed; its log says:\n{}", self.log_tail(30)))
+    }
+
+    /// Waits until it ends by itself. Says how it ended.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().context("cannot ask for the child's state")? {
                 return Ok(status);
             }
             if start.elapsed() > within {
-                self.kill();
-                bail!("{} did not end within {within:?}; its log says:\n{}", self.name, self.log_tail(30));
+                bail!("{} did not end within {within:?}", self.name);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
     }
 
     /// The last lines of its output.

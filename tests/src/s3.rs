@@ -1,5 +1,6 @@
 //! A real S3 server that honours conditional requests, and buckets filled from folders.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,22 +44,30 @@ impl S3 {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(root: &Path, logs: &Path) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, root, logs).await
+    }
+
+    /// Likewise, for agents that reach it at another of this machine's addresses.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_at(address: Ipv4Addr, root: &Path, logs: &Path) -> Result<Self> {
         std::fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
-        let address = format!("127.0.0.1:{}", ports::free()?);
+        let listen = format!("127.0.0.1:{}", ports::free()?);
         let mut server = Program::new("s3-server", binaries::s3_server()?, logs)
             .env("ROOT_ACCESS_KEY", ACCESS_KEY)
             .env("ROOT_SECRET_KEY", SECRET_KEY)
-            .flag("port", &address)
+            .flag("port", &listen)
             .flag("health", "/health")
             .flag("virtual-domain", DOMAIN)
             .arg("--quiet")
             .arg("posix")
             .arg(root)
             .start()?;
-        let direct = format!("http://{address}");
+        let direct = format!("http://{listen}");
         let http = reqwest::Client::builder().no_proxy().build()?;
         healthy(&mut server, &http, &format!("{direct}/health")).await?;
-        let proxy = OriginProxy::start(&direct).await?;
+        let proxy = OriginProxy::start(address, &direct).await?;
         Ok(Self { proxy, direct, root: root.to_owned(), server })
     }
 
