@@ -24,10 +24,15 @@ bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in rele
 		echo "== $$bench"; cargo bench -p hearth-tests --features bench-support --bench $$bench; \
 	done
 
+# Only root can run real nodes, so only root is asked for what they take.
 deps: ## install what is missing and build the test cluster's programs once
 	@need() { command -v "$$1" >/dev/null || missing+=" $$2"; }; missing=""; \
 	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; \
 	python3 -m pip --version >/dev/null 2>&1 || missing+=" python3-pip"; \
+	if [ "$$(id -u)" = 0 ]; then \
+		need containerd containerd; need runc runc; need ip iproute2; need busybox busybox-static; \
+		need mkfs.ext4 e2fsprogs; [ -e /usr/lib/cni/bridge ] || missing+=" containernetworking-plugins"; \
+	fi; \
 	if [ -n "$$missing" ]; then \
 		echo "installing from Debian:$$missing"; \
 		[ "$$(id -u)" = 0 ] || { echo "please install$$missing, or run this as root"; exit 1; }; \

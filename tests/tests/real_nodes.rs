@@ -3,9 +3,8 @@
 //! One cluster for all cases, one after the other: it takes longer to start than they do to run.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use hearth_tests::datasets::{FETCH, USER};
 use hearth_tests::real_nodes::{PODS, RealCluster, digest, e2e, reader};
 use hearth_tests::wait::eventually;
@@ -24,6 +23,7 @@ fn pods_read_their_data() -> Result<()> {
         nothing_can_be_written(cluster).await?;
         a_pod_on_a_cold_node_waits_for_its_data(cluster, &digests).await?;
         two_datasets_in_one_pod(cluster, &digests).await?;
+        a_claim_of_a_dataset(cluster, &digests).await?;
         nobody_reads_what_is_not_shared_with_him(cluster).await?;
         a_dataset_deleted_while_it_is_read(cluster, &digests).await?;
         an_agent_that_is_replaced_while_a_pod_reads(cluster, &digests).await?;
@@ -96,11 +96,41 @@ async fn a_pod_on_a_cold_node_waits_for_its_data(cluster: &RealCluster, digests:
 }
 
 async fn two_datasets_in_one_pod(cluster: &RealCluster, digests: &Digests) -> Result<()> {
-    reader("both").mounts("images").mounts("labels").on("node-2").create(&cluster.kube).await?;
+    reader("both").mounts("images").mounts("labels").as_nobody().on("node-2").create(&cluster.kube).await?;
     let (seen, _) = cluster.ended("both").await?;
     let right = format!("{}\n{}", digests["images"], digests["labels"]);
     ensure!(seen == right, "it read {seen:?}, and {right:?} is right");
     cluster.delete("both").await?;
+    no_trace(cluster, "node-2").await
+}
+
+async fn a_claim_of_a_dataset(cluster: &RealCluster, digests: &Digests) -> Result<()> {
+    let (class, modes) = ("", ["ReadOnlyMany"]);
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "hearth-images"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": modes, "storageClassName": class,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "claimRef": {"namespace": USER, "name": "hearth-images"},
+            "csi": {
+                "driver": "hearth.dev", "volumeHandle": "hearth-images", "readOnly": true,
+                "volumeAttributes": {"dataset": "images"},
+            },
+        },
+    });
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "hearth-images", "namespace": USER},
+        "spec": {
+            "accessModes": modes, "storageClassName": class, "volumeName": "hearth-images",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    });
+    cluster.kube.apply(&format!("{volume}\n---\n{claim}\n")).await?;
+    reader("claimant").claims("images").on("node-2").create(&cluster.kube).await?;
+    let (seen, _) = cluster.ended("claimant").await?;
+    ensure!(seen == digests["images"], "it read {seen:?}, and {digests:?} is right");
+    cluster.delete("claimant").await?;
     no_trace(cluster, "node-2").await
 }
 
@@ -156,7 +186,8 @@ async fn an_agent_that_is_replaced_while_a_pod_reads(cluster: &RealCluster, dige
     cluster.kube.kubectl(&restart, "").await?;
     cluster.rolled_out("hearth-node-agent").await?;
     cluster.goes_on(&pod, 3).await?;
-    can_mount_again(cluster, "node-2", digests).await?;
+    one_trace(cluster, "node-2")?;
+    can_mount(cluster, "after-the-agent", "node-2", digests).await?;
     // A volume that an earlier agent published is taken away by the present one.
     cluster.delete("steady").await?;
     no_trace(cluster, "node-2").await
@@ -171,7 +202,7 @@ async fn a_kubelet_that_is_restarted_while_a_pod_reads(
     let node = cluster.node("node-2")?;
     node.kill_kubelet();
     node.start_kubelet()?;
-    can_mount_again(cluster, "node-2", digests).await?;
+    can_mount(cluster, "after-kubelet", "node-2", digests).await?;
     cluster.goes_on(&pod, 3).await?;
     cluster.delete("patient").await?;
     no_trace(cluster, "node-2").await
@@ -192,31 +223,43 @@ async fn a_node_that_loses_power(cluster: &mut RealCluster, digests: &Digests) -
         Ok(())
     })
     .await?;
-    can_mount_again(cluster, "node-3", digests).await?;
+    one_trace(cluster, "node-3")?;
+    can_mount(cluster, "after-the-power-cut", "node-3", digests).await?;
     cluster.delete("survivor").await?;
     no_trace(cluster, "node-3").await
 }
 
 /// A new pod on this node reads.
-async fn can_mount_again(cluster: &RealCluster, node: &str, digests: &Digests) -> Result<()> {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let name = format!("again-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    reader(&name).mounts("labels").on(node).create(&cluster.kube).await?;
-    let (seen, _) = cluster.ended(&name).await?;
-    ensure!(seen == digests["labels"], "it read {seen:?}, and {digests:?} is right");
-    cluster.delete(&name).await
+async fn can_mount(cluster: &RealCluster, name: &str, node: &str, digests: &Digests) -> Result<()> {
+    reader(name).mounts("labels").on(node).create(&cluster.kube).await?;
+    let (seen, _) = cluster.ended(name).await?;
+    ensure!(seen == digests["labels"], "{name} read {seen:?}, and {digests:?} is right");
+    cluster.delete(name).await
+}
+
+/// One volume of ours is mounted on this node as it should be, and is on record.
+fn one_trace(cluster: &RealCluster, node: &str) -> Result<()> {
+    let (mounts, records) = traces(cluster, node)?;
+    ensure!(mounts.len() == 1 && records == 1, "{records} on record; mounted: {mounts:?}");
+    ensure!(mounts[0].contains(" ro,nosuid,nodev"), "{mounts:?}");
+    Ok(())
 }
 
 /// No volume of ours is mounted on this node any more, and none is on record.
 async fn no_trace(cluster: &RealCluster, node: &str) -> Result<()> {
-    let node = &cluster.nodes[node];
-    eventually(&format!("{} to have no volume left", node.name), PODS, async || {
-        let mounts = node.mounts()?;
-        let mounts: Vec<&str> = mounts.lines().filter(|line| line.contains("kubernetes.io~csi")).collect();
-        ensure!(mounts.is_empty(), "mounted: {mounts:?}");
-        let records = std::fs::read_dir(node.disk("/var/lib/hearth/views/volumes"))?.count();
-        ensure!(records == 0, "{records} volumes are on record");
+    eventually(&format!("{node} to have no volume left"), PODS, async || {
+        let (mounts, records) = traces(cluster, node)?;
+        ensure!(mounts.is_empty() && records == 0, "{records} on record; mounted: {mounts:?}");
         Ok(())
     })
     .await
+}
+
+/// The volumes that are mounted on a node, and how many are on record.
+fn traces(cluster: &RealCluster, node: &str) -> Result<(Vec<String>, usize)> {
+    let node = cluster.nodes.get(node).with_context(|| format!("there is no {node}"))?;
+    let mounts = node.mounts()?;
+    let mounts = mounts.lines().filter(|line| line.contains("kubernetes.io~csi"));
+    let records = std::fs::read_dir(node.disk("/var/lib/hearth/views/volumes"))?.count();
+    Ok((mounts.map(str::to_owned).collect(), records))
 }

@@ -52,6 +52,7 @@ fn tools(dir: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&bin)?;
     let busybox = run("sh", &["-c", "command -v busybox"], "")?;
     fs::copy(busybox.trim(), bin.join("busybox")).context("cannot copy busybox")?;
+    libraries(busybox.trim(), &root)?;
     for applet in APPLETS {
         symlink("busybox", bin.join(applet))?;
     }
@@ -66,14 +67,20 @@ fn program(dir: &Path, name: &str, image: &str) -> Result<PathBuf> {
     let built = built.to_str().context("a program's path is not UTF-8")?;
     let place = root.join(name);
     run("strip", &["-o", place.to_str().context("a path is not UTF-8")?, built], "")?;
-    // `name => /path (address)`, or only the path of the loader.
-    for line in run("ldd", &[built], "")?.lines() {
-        if let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) {
-            copy(library, &root)?;
-        }
-    }
+    libraries(built, &root)?;
     copy(&format!("/{AUTHORITIES}"), &root)?;
     archive(&root, image, &[&format!("/{name}")])
+}
+
+/// Copies what a program is linked to; nothing when it is static, for which ldd fails.
+fn libraries(program: &str, root: &Path) -> Result<()> {
+    // `name => /path (address)`, or only the path of the loader.
+    for line in run("ldd", &[program], "").unwrap_or_default().lines() {
+        if let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) {
+            copy(library, root)?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(path: &str, root: &Path) -> Result<()> {

@@ -72,20 +72,35 @@ impl Reader {
 
     /// With an inline volume at `/data/DATASET` that has these attributes, whatever they say.
     #[must_use]
-    pub fn mounts_with(mut self, dataset: &str, attributes: Value) -> Self {
+    pub fn mounts_with(self, dataset: &str, attributes: Value) -> Self {
+        let csi = json!({"driver": "hearth.dev", "readOnly": true, "volumeAttributes": attributes});
+        self.volume(dataset, json!({"name": dataset, "csi": csi}))
+    }
+
+    /// With the claim `hearth-DATASET` at `/data/DATASET`.
+    #[must_use]
+    pub fn claims(self, dataset: &str) -> Self {
+        let claim = json!({"claimName": format!("hearth-{dataset}"), "readOnly": true});
+        self.volume(dataset, json!({"name": dataset, "persistentVolumeClaim": claim}))
+    }
+
+    fn volume(mut self, dataset: &str, volume: Value) -> Self {
         let spec = &mut self.pod["spec"];
-        let volume = json!({
-            "name": dataset,
-            "csi": {"driver": "hearth.dev", "readOnly": true, "volumeAttributes": attributes},
-        });
-        let mount = json!({"name": dataset, "mountPath": format!("/data/{dataset}")});
         if let Some(volumes) = spec["volumes"].as_array_mut() {
             volumes.push(volume);
         }
         if let Some(mounts) = spec["containers"][0]["volumeMounts"].as_array_mut() {
-            mounts.push(mount);
+            mounts.push(json!({"name": dataset, "mountPath": format!("/data/{dataset}")}));
         }
         self.datasets.push(dataset.to_owned());
+        self
+    }
+
+    /// As anybody but root, with a group for its volumes as clusters often demand.
+    #[must_use]
+    pub fn as_nobody(mut self) -> Self {
+        self.pod["spec"]["securityContext"] =
+            json!({"runAsUser": 65534, "runAsGroup": 65534, "runAsNonRoot": true, "fsGroup": 2000});
         self
     }
 
