@@ -39,7 +39,7 @@ impl Dataset {
         match humantime::parse_duration(text) {
             Ok(interval) if interval >= SHORTEST => Ok(Some(interval)),
             _ => Err(InvalidSpec::Field(format!(
-                "spec.refresh is \"{text}\", and Never or a duration of at least 10s is allowed"
+                "spec.refresh is {text:?}, and Never or a duration of at least 10s is allowed"
             ))),
         }
     }
@@ -51,7 +51,7 @@ impl Dataset {
         };
         quantity::bytes(text).map(Some).ok_or_else(|| {
             InvalidSpec::Field(format!(
-                "spec.cache.quota is \"{text}\", and a positive quantity such as 500Gi is allowed"
+                "spec.cache.quota is {text:?}, and a positive quantity such as 500Gi is allowed"
             ))
         })
     }

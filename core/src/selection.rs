@@ -18,7 +18,7 @@ pub enum GlobError {
     #[error("there are {0} globs, and {MAX_GLOBS} are allowed")]
     TooMany(usize),
     /// Not a glob.
-    #[error("\"{glob}\" is not a glob: {why}")]
+    #[error("{glob:?} is not a glob: {why}")]
     Invalid {
         /// As it was given.
         glob: String,

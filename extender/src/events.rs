@@ -258,6 +258,7 @@ mod tests {
     #[test]
     fn an_event_is_named_by_what_it_says() {
         let written = |note: &str| Written {
+            after: Duration::ZERO,
             reason: PROBLEM,
             kind: "Warning",
             pod: ObjectReference {
@@ -272,6 +273,9 @@ mod tests {
         assert_eq!(name("a"), name("a"));
         assert_ne!(name("a"), name("b"), "two problems of one pod are two Events");
         assert!(name("a").starts_with("ppp") && name("a").contains("p.") && name("a").len() <= 253);
+        let placed = |note: &str| Written { reason: PLACED, ..written(note) };
+        let name = |note: &str| placed(note).event("replica", Timestamp::UNIX_EPOCH).metadata.name.unwrap();
+        assert_eq!(name("a"), name("b"), "a pod is placed once, whichever replica tells it first");
         let event = written("a").event(&"ä".repeat(100), Timestamp::UNIX_EPOCH);
         assert!(event.reporting_instance.unwrap().len() <= MAX_INSTANCE);
     }

@@ -196,7 +196,6 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    }
 
     /// The last lines of its output.
     #[must_use]

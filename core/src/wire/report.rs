@@ -352,6 +352,65 @@ mod tests {
     }
 
     #[test]
+    fn the_snapshot_of_protocol_2_is_pinned() {
+        let holding = |manifest, dataset: &str, blocks| Holding { manifest, dataset: dataset.into(), blocks };
+        let trouble = Trouble {
+            dataset: "ns/d".into(),
+            manifest: ManifestHash([7; 32]),
+            kind: TroubleKind::NoSpace,
+            message: "full".into(),
+        };
+        let snapshot = Report {
+            sequence: 0,
+            inventory: Inventory::Snapshot(vec![
+                holding(ManifestHash([7; 32]), "ns/d", Blocks((0..3).collect())),
+                holding(ManifestHash([8; 32]), "ns/e", Blocks::default()),
+            ]),
+            status: NodeStatus { troubles: vec![trouble], ..report().status },
+            orders_seen: 0,
+            ..report()
+        };
+        let golden = include_str!("golden/snapshot-2.hex").trim();
+        assert_eq!(hex(&encode(&snapshot)), golden);
+        assert_eq!(decode_report(&unhex(golden)).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn the_replies_of_protocol_2_are_pinned() {
+        let orders = Orders {
+            wants: vec![Want {
+                namespace: "ns".into(),
+                dataset: "d".into(),
+                uid: "u".into(),
+                generation: 3,
+                manifest: ManifestHash([7; 32]),
+                globs: vec!["train/**".into()],
+                priority: POD_PRIORITY,
+            }],
+            adopt: vec![Adoption { manifest: ManifestHash([8; 32]), dataset: "ns/e".into() }],
+            retire: vec![ManifestHash([9; 32])],
+        };
+        let applied = Reply {
+            protocol: 2,
+            verdict: Verdict::Applied,
+            orders: Some(orders),
+            need_manifests: vec![ManifestHash([8; 32])],
+        };
+        let resync = Reply {
+            protocol: 2,
+            verdict: Verdict::Resync { reason: "why".into() },
+            orders: None,
+            need_manifests: vec![],
+        };
+        for (reply, golden) in
+            [(applied, include_str!("golden/reply-2.hex")), (resync, include_str!("golden/resync-2.hex"))]
+        {
+            assert_eq!(hex(&encode(&reply)), golden.trim());
+            assert_eq!(decode_reply(&unhex(golden.trim())).unwrap(), reply);
+        }
+    }
+
+    #[test]
     fn protocol_1_is_understood() {
         let mut expected = report();
         expected.protocol = 1;

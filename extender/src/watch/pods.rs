@@ -217,7 +217,8 @@ mod tests {
     fn pods() -> Pods {
         let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
         let (recorder, _) = events::channel(false, state.clone());
-        Pods::new("hearth-system".into(), state, recorder, Arc::default())
+        let leads = tokio::sync::watch::channel(true).1;
+        Pods::new("hearth-system".into(), state, recorder, Arc::default(), leads)
     }
 
     fn pod(uid: &str, change: &serde_json::Value) -> Pod {
@@ -245,6 +246,17 @@ mod tests {
             index.set_node(node, NodeFacts::default());
         });
         pods.state.orders(node).0.wants.len()
+    }
+
+    #[test]
+    fn only_a_pod_that_was_bound_just_now_is_news() {
+        let scheduled = |seconds_ago: i64| {
+            let at = Timestamp::from_second(Timestamp::now().as_second() - seconds_ago).unwrap();
+            let condition = serde_json::json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": at.to_string()});
+            pod("p", &serde_json::json!({"status": {"conditions": [condition]}}))
+        };
+        assert!(is_fresh(&scheduled(1)));
+        assert!(!is_fresh(&scheduled(60)) && !is_fresh(&pod("p", &serde_json::json!({}))));
     }
 
     #[test]
