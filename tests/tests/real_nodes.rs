@@ -146,7 +146,7 @@ async fn nobody_reads_what_is_not_shared_with_him(cluster: &RealCluster) -> Resu
         ),
     ];
     for (name, attributes, dataset) in forged {
-        let pod = reader(name).namespace("thief").mounts_with("images", attributes).on("node-2");
+        let pod = reader(name).namespace("thief").mounts_with("images", &attributes).on("node-2");
         pod.create(&cluster.kube).await?;
         let event = cluster.kube.event("thief", name, "spec.shareWith", PODS).await?;
         ensure!(event.contains(&format!("Dataset {dataset}")), "{event}");

@@ -58,66 +58,57 @@ pub struct RealCluster {
     pub kube: Kube,
     /// The origin.
     pub s3: S3,
-    /// The workers, by name.
+    /// The nodes, by name: `control-plane` and `node-1` to `node-3`.
     pub nodes: BTreeMap<String, Node>,
     plane: ControlPlane,
-    _control_plane_node: Node,
     _names: Names,
     dir: PathBuf,
 }
 
 impl RealCluster {
-    async fn start(dir: &Path, workers: u8) -> Result<Self> {
+    /// The control plane, with no nodes yet.
+    async fn start(dir: &Path) -> Result<Self> {
         network::host()?;
-        let mut plane = ControlPlane::start_for(dir, Reach::Nodes(HOST)).await?;
+        let plane = ControlPlane::start_for(dir, Reach::Nodes(HOST)).await?;
         let kube = plane.admin.clone();
         let names = Names::start(HOST, kube.clone()).await?;
         let s3 = S3::start_at(HOST, &dir.join("s3"), &plane.logs()).await?;
-        let images = dir.join("images");
-        let images = tokio::task::spawn_blocking(move || images::build(&images)).await??;
+        Ok(Self { kube, s3, nodes: BTreeMap::new(), plane, _names: names, dir: dir.to_owned() })
+    }
 
-        let place = Place { dir, logs: &plane.logs(), ca: plane.pki.ca(), images: &images };
-        let mut nodes = Vec::new();
+    /// Nodes, with the control plane's as number 0, and Hearth on them.
+    async fn install(&mut self, workers: u8) -> Result<()> {
+        let images = self.dir.join("images");
+        let images = tokio::task::spawn_blocking(move || images::build(&images)).await??;
+        let place =
+            Place { dir: &self.dir, logs: &self.plane.logs(), ca: self.plane.pki.ca(), images: &images };
         for index in 0..=workers {
             let name = if index == 0 { "control-plane".to_owned() } else { format!("node-{index}") };
             let user = format!("system:node:{name}");
-            let kubeconfig = plane.pki.kubeconfig(&plane.server, &user, Some("system:nodes"))?;
-            nodes.push(Node::prepare(&place, index, &name, kubeconfig)?);
+            let kubeconfig = self.plane.pki.kubeconfig(&self.plane.server, &user, Some("system:nodes"))?;
+            self.nodes.insert(name.clone(), Node::prepare(&place, index, &name, kubeconfig)?);
         }
-        try_join_all(nodes.iter_mut().map(Node::power_on)).await?;
-        for node in &nodes {
-            wait_for_node(&kube, &node.name).await?;
+        try_join_all(self.nodes.values_mut().map(Node::power_on)).await?;
+        for name in self.nodes.keys() {
+            wait_for_node(&self.kube, name).await?;
         }
         // A kubelet may not give itself a role.
-        let role = json!({"metadata": {"labels": {CONTROL_PLANE_ROLE: ""}}});
-        kube.all::<ApiNode>().patch("control-plane", &PatchParams::default(), &Patch::Merge(role)).await?;
+        let role = Patch::Merge(json!({"metadata": {"labels": {CONTROL_PLANE_ROLE: ""}}}));
+        self.kube.all::<ApiNode>().patch("control-plane", &PatchParams::default(), &role).await?;
 
         let shipped = cache::workspace();
-        kube.apply_kustomization(&shipped.join("manifests/overlays/control-plane")).await?;
-        plane.start_scheduler(Some(&shipped.join("scheduler-config/kube-scheduler.yaml"))).await?;
-        kube.wait_for_default_account(datasets::USER).await?;
-        wait_for_policy(&kube).await?;
-        let mut nodes = nodes.into_iter();
-        let control_plane_node = nodes.next().context("no node")?;
-        let nodes: BTreeMap<String, Node> = nodes.map(|node| (node.name.clone(), node)).collect();
-        let cluster = Self {
-            kube,
-            s3,
-            nodes,
-            plane,
-            _control_plane_node: control_plane_node,
-            _names: names,
-            dir: dir.to_owned(),
-        };
-        for node in cluster.nodes.keys() {
-            cluster.driver_on(node).await?;
+        self.kube.apply_kustomization(&shipped.join("manifests/overlays/control-plane")).await?;
+        self.plane.start_scheduler(Some(&shipped.join("scheduler-config/kube-scheduler.yaml"))).await?;
+        self.kube.wait_for_default_account(datasets::USER).await?;
+        wait_for_policy(&self.kube).await?;
+        for index in 1..=workers {
+            self.driver_on(&format!("node-{index}")).await?;
         }
-        cluster.rolled_out("hearth-extender").await?;
-        cluster.rolled_out("hearth-node-agent").await?;
-        Ok(cluster)
+        self.rolled_out("hearth-extender").await?;
+        self.rolled_out("hearth-node-agent").await
     }
 
-    /// A worker.
+    /// A node.
     ///
     /// # Errors
     /// When there is no such node.
@@ -259,17 +250,23 @@ async fn wait_for_node(kube: &Kube, name: &str) -> Result<()> {
 /// Those of the test.
 pub fn e2e(test: impl AsyncFnOnce(&mut RealCluster) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    // libtest names a test's thread after the test, but for the main thread, where it runs the only one.
     let Some(dir) = apart::inside() else {
         if let Some(why) = apart::unfit() {
             eprintln!("no real nodes on this machine, so nothing was tested with them: {why}");
             return Ok(());
         }
+        // libtest names a test's thread after the test.
         let name = std::thread::current().name().context("the test has no name")?.to_owned();
         return runtime.block_on(apart::run(&name));
     };
-    let mut cluster = runtime.block_on(RealCluster::start(&dir, 3)).context("the cluster did not start")?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(&mut cluster))));
+    let mut cluster =
+        runtime.block_on(RealCluster::start(&dir)).context("the control plane did not start")?;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            cluster.install(3).await.context("the nodes or Hearth on them did not start")?;
+            test(&mut cluster).await
+        })
+    }));
     if !matches!(outcome, Ok(Ok(()))) {
         eprintln!("{}", runtime.block_on(cluster.describe()));
     }

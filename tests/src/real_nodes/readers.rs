@@ -67,12 +67,12 @@ impl Reader {
     /// With an inline volume of a dataset at `/data/DATASET`.
     #[must_use]
     pub fn mounts(self, dataset: &str) -> Self {
-        self.mounts_with(dataset, json!({"dataset": dataset}))
+        self.mounts_with(dataset, &json!({"dataset": dataset}))
     }
 
     /// With an inline volume at `/data/DATASET` that has these attributes, whatever they say.
     #[must_use]
-    pub fn mounts_with(self, dataset: &str, attributes: Value) -> Self {
+    pub fn mounts_with(self, dataset: &str, attributes: &Value) -> Self {
         let csi = json!({"driver": "hearth.dev", "readOnly": true, "volumeAttributes": attributes});
         self.volume(dataset, json!({"name": dataset, "csi": csi}))
     }
