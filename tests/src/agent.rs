@@ -36,10 +36,8 @@ pub(crate) async fn prepare(
             // Nodes that share one disk do not each need a fifth of it.
             "store": {"directory": place.dir.join("store"), "minFree": "1Gi"},
             "fileOrigins": {"allowedRoots": [dir]},
-            "csi": {
-                "socket": place.dir.join("csi.sock"),
-                "registrationDirectory": place.dir.join("plugins_registry"),
-            },
+            // No kubelet would call it.
+            "csi": {"enabled": false},
             "admin": {"listen": place.admin},
         });
         overlay(&mut all, config);
