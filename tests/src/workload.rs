@@ -174,7 +174,7 @@ pub async fn run_job(plane: &ControlPlane, account: &str, binary: &str) -> Resul
     let kubeconfig = plane.pki.kubeconfig_with_token(&plane.server, account, &token)?;
     let arguments = pod.spec.iter().flat_map(|s| &s.containers).flat_map(|c| c.args.iter().flatten());
     let program = Program::new(account, programs::hearth(binary)?, &plane.logs());
-    let program = arguments.fold(program, |program, argument| program.arg(argument));
+    let program = arguments.fold(program, Program::arg);
     let mut process = program.flag("kubeconfig", &kubeconfig).start()?;
     let status = process.ended(PATIENCE).await?;
     ensure!(status.success(), "{account} ended with {status}: {}", process.log_tail(20));
