@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod csi;
 pub mod datasets;
 pub mod fill;
+mod fuse;
 pub mod identity;
 pub mod lister;
 pub mod manifests;

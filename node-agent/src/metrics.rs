@@ -43,6 +43,8 @@ pub struct Metrics {
     pub listings: IntCounterVec,
     /// How long a listing takes.
     pub listing_seconds: Histogram,
+    /// Reads of FUSE views that failed.
+    pub fuse_read_errors: IntCounter,
     store: StoreMetrics,
 }
 
@@ -114,6 +116,10 @@ impl Metrics {
             lister_leading: make.gauge("lister_leading", "1 on the agent that lists origins for the cluster.")?,
             listings: make.counters("listings_total", "Listings of origins, by how they ended.", &["outcome"])?,
             listing_seconds: make.histogram("listing_seconds", "Time to list one origin.", &LISTINGS)?,
+            fuse_read_errors: make.counter(
+                "fuse_read_errors_total",
+                "Reads of FUSE views that failed because their bytes did not come in time or could not be read.",
+            )?,
             store,
             registry,
         };

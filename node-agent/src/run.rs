@@ -51,7 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());
-    let views = open_views(&config, &store, &datasets, &manifests).await?;
+    let views = open_views(&config, &store, &datasets, &manifests, &metrics).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -62,6 +62,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             metrics: metrics.clone(),
         },
     );
+    let fill = fill.hearing(views.demands());
     let speaker =
         Speaker { node: config.node_name.clone(), node_uid, store: identity.uuid, boot: identity.boot };
     let (reporter, ordered) = Reporter::new(ReporterParts {
@@ -109,10 +110,17 @@ async fn open_views(
     store: &Store,
     datasets: &Datasets,
     manifests: &Manifests,
+    metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Views> {
     // Hard links need the store's file system.
     let directory = config.store.directory.join("views");
-    let parts = ViewParts { store: store.clone(), datasets: datasets.clone(), manifests: manifests.clone() };
+    let parts = ViewParts {
+        store: store.clone(),
+        datasets: datasets.clone(),
+        manifests: manifests.clone(),
+        metrics: metrics.clone(),
+        read_timeout: config.fuse.read_timeout,
+    };
     tokio::task::spawn_blocking(move || Views::open(&directory, parts))
         .await
         .context("taking up the published volumes ended")?

@@ -42,6 +42,8 @@ pub struct Config {
     pub file_origins: FileOrigins,
     /// How kubelet mounts datasets into pods.
     pub csi: CsiSection,
+    /// How datasets are read that are not wholly on the node.
+    pub fuse: FuseSection,
     /// The server of health, readiness and metrics.
     pub admin: AdminConfig,
     /// Logs.
@@ -114,6 +116,16 @@ pub struct CsiSection {
     pub registration_directory: PathBuf,
 }
 
+/// The `fuse` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct FuseSection {
+    /// Longest time that a read waits for bytes that are not on the node, 1 s to 10 min;
+    /// then it fails with EIO.
+    #[serde(with = "humantime_serde")]
+    pub read_timeout: Duration,
+}
+
 /// The `admin` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -135,6 +147,7 @@ impl Default for Config {
             origin: OriginConfig::default(),
             file_origins: FileOrigins::default(),
             csi: CsiSection::default(),
+            fuse: FuseSection::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }
@@ -161,6 +174,12 @@ impl Default for CsiSection {
             socket: "/var/lib/kubelet/plugins/hearth.dev/csi.sock".into(),
             registration_directory: "/var/lib/kubelet/plugins_registry".into(),
         }
+    }
+}
+
+impl Default for FuseSection {
+    fn default() -> Self {
+        Self { read_timeout: Duration::from_secs(60) }
     }
 }
 
@@ -286,6 +305,11 @@ impl Config {
         ] {
             ensure!(path.is_absolute(), "{name} is {}, and an absolute path is allowed", path.display());
         }
+        ensure!(
+            (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&self.fuse.read_timeout),
+            "fuse.readTimeout is {:?}, and 1s to 10m are allowed",
+            self.fuse.read_timeout
+        );
         for root in &self.file_origins.allowed_roots {
             ensure!(
                 root.is_absolute(),
@@ -354,6 +378,7 @@ mod tests {
             ("{nodeName: n, origin: {buffer: 1Mi}}", "origin.buffer"),
             ("{nodeName: n, origin: {retry: {budget: 2.0}}}", "origin.retry.budget"),
             ("{nodeName: n, fileOrigins: {allowedRoots: [data]}}", "fileOrigins.allowedRoots"),
+            ("{nodeName: n, fuse: {readTimeout: 0s}}", "fuse.readTimeout"),
             ("{nodeName: n, csi: {socket: csi.sock}}", "csi.socket"),
         ] {
             let error = load(yaml, &[]).unwrap().check().unwrap_err().to_string();

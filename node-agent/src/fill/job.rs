@@ -40,6 +40,8 @@ pub(super) struct Job {
     phase: Phase,
     source: Option<Arc<Source>>,
     plan: Plan,
+    /// What somebody waits for, until there is a plan.
+    urged: RoaringBitmap,
     running: usize,
     backoff: ExponentialBackoff,
     trouble: Option<(TroubleKind, String)>,
@@ -67,6 +69,7 @@ impl Job {
             phase: Phase::Waiting(now),
             source: None,
             plan: Plan::default(),
+            urged: RoaringBitmap::new(),
             running: 0,
             backoff: backoff(),
             trouble: None,
@@ -109,6 +112,7 @@ impl Job {
                 self.phase = Phase::Active;
                 self.source = Some(prepared.source);
                 self.plan = Plan::new(prepared.missing);
+                self.plan.urge(&std::mem::take(&mut self.urged));
                 // Told until it is known to be otherwise.
                 self.changed_before = true;
                 if !self.plan.has_more() {
@@ -141,6 +145,27 @@ impl Job {
         }
         self.running += 1;
         Some((source, run))
+    }
+
+    /// Somebody waits for these blocks. What was all here is looked at again; what
+    /// failed keeps its pause.
+    pub(super) fn urge(&mut self, blocks: &RoaringBitmap, now: Instant) {
+        match self.phase {
+            Phase::Active => self.plan.urge(blocks),
+            Phase::Preparing => self.urged |= blocks,
+            Phase::Waiting(_) => {
+                self.urged |= blocks;
+                if self.done {
+                    self.done = false;
+                    self.phase = Phase::Waiting(now);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody waits for a request that it has to hand out.
+    pub(super) fn has_urgent(&self) -> bool {
+        matches!(self.phase, Phase::Active) && self.plan.has_urgent()
     }
 
     /// Whether it may have a request to hand out.

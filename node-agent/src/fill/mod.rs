@@ -5,6 +5,7 @@
 //! what is wanted is kept on disk: after a restart the orders come again, and the
 //! store says what is there.
 
+mod demands;
 mod fetch;
 mod job;
 mod plan;
@@ -15,6 +16,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use demands::Demands;
 pub use status::FillStatus;
 
 use crate::config::OriginConfig;
@@ -41,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 const PREPARING: usize = 8;
 /// How often rate and gauges move when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
+/// Above all that is wanted: somebody waits for it.
+const URGENT: i32 = i32::MAX;
 
 /// What fetching needs.
 pub struct FillParts {
@@ -75,6 +79,7 @@ pub struct Fill {
     /// The request that is being cancelled for something more urgent.
     making_room: Option<u64>,
     tasks: JoinSet<Ended>,
+    demands: Demands,
     status: watch::Sender<FillStatus>,
 }
 
@@ -120,9 +125,15 @@ impl Fill {
             busy_since: None,
             making_room: None,
             tasks: JoinSet::new(),
+            demands: Demands::default(),
             status,
         };
         (fill, receiver)
+    }
+
+    /// Whose demands it hears.
+    pub fn hearing(self, demands: Demands) -> Self {
+        Self { demands, ..self }
     }
 
     /// Fetches what `wants` asks for until `shutdown`. Fails only when a task panics.
@@ -132,6 +143,7 @@ impl Fill {
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let freed = self.fetcher.freed.clone();
+        let demands = self.demands.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         wants.mark_changed();
@@ -149,6 +161,7 @@ impl Fill {
                 }
                 Some(ended) = self.tasks.join_next() => self.ended(ended?),
                 () = freed.notified() => {}
+                () = demands.made() => self.urge(),
                 () = sleep_until(due) => {}
                 _ = tick.tick() => self.publish(),
                 () = shutdown.cancelled() => break,
@@ -157,6 +170,16 @@ impl Fill {
         // What is durable is in the index; the rest is fetched after the next start.
         self.tasks.shutdown().await;
         Ok(())
+    }
+
+    /// Takes what readers wait for to the wants that have it.
+    fn urge(&mut self) {
+        let now = Instant::now();
+        for (hash, blocks) in self.demands.take() {
+            for (_, job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == hash) {
+                job.urge(&blocks, now);
+            }
+        }
     }
 
     /// Takes new orders: what is no longer wanted is cancelled.
@@ -179,6 +202,7 @@ impl Fill {
         self.quotas.keep(&wanted.values().map(|want| want.uid.as_str()).collect());
         for running in self.running.values_mut() {
             match wanted.get(&running.key) {
+                Some(_) if running.priority == URGENT => {}
                 Some(want) => running.priority = want.priority,
                 None => running.cancel.cancel(),
             }
@@ -227,13 +251,16 @@ impl Fill {
             .filter(|(_, job)| job.has_more())
             .map(|(key, job)| (job.want.priority, key.clone()))
             .collect();
+        let urgent = self.jobs.iter().filter(|(_, job)| job.has_urgent());
+        order.extend(urgent.map(|(key, _)| (URGENT, key.clone())));
         order.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         // Requests that wait for the disk count too; the buffer bounds them before this does.
         let most_running = self.concurrency.saturating_mul(64);
         for (priority, key) in order {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             loop {
-                if !job.has_more() || self.running.len() >= most_running {
+                let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
+                if !has_more || self.running.len() >= most_running {
                     break;
                 }
                 let Ok(slot) = self.slots.clone().try_acquire_owned() else {

@@ -59,6 +59,8 @@ impl InFlight {
 pub(super) struct Plan {
     /// Not asked for yet.
     missing: RoaringBitmap,
+    /// Of those, what somebody waits for.
+    urgent: RoaringBitmap,
     /// Being fetched for another want: to be looked at again.
     elsewhere: RoaringBitmap,
     /// Their objects are not what the manifest says: to be tried again much later.
@@ -75,6 +77,15 @@ impl Plan {
         !self.missing.is_empty()
     }
 
+    /// Somebody waits for these: what of them is missing is handed out first.
+    pub(super) fn urge(&mut self, blocks: &RoaringBitmap) {
+        self.urgent |= blocks & &self.missing;
+    }
+
+    pub(super) fn has_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
     /// Blocks not fetched yet, those that are under way left out.
     pub(super) fn missing(&self) -> u64 {
         self.missing.len() + self.elsewhere.len() + self.changed.len()
@@ -88,21 +99,25 @@ impl Plan {
         !self.changed.is_empty()
     }
 
-    /// Hands out the next request, in the manifest's order.
+    /// Hands out the next request: what is urgent, and then the rest, in the manifest's order.
     pub(super) fn next(&mut self, manifest: &Manifest, in_flight: &InFlight) -> Option<Run> {
         loop {
-            let start = self.missing.min()?;
+            let is_urgent = self.has_urgent();
+            let among = if is_urgent { &self.urgent } else { &self.missing };
+            let start = among.min()?;
             let Some(file) = manifest.file_of_block(start) else {
                 // Numbers that the manifest does not have cannot be fetched.
                 self.missing.remove_range(start..);
+                self.urgent.remove_range(start..);
                 return None;
             };
             let mut end = start + 1;
             let limit = file.blocks().end.min(start.saturating_add(LONGEST_RUN));
-            while end < limit && self.missing.contains(end) {
+            while end < limit && among.contains(end) {
                 end += 1;
             }
             self.missing.remove_range(start..end);
+            self.urgent.remove_range(start..end);
             let run = Run {
                 file: file.index,
                 object: manifest.object_id(&file),
@@ -131,6 +146,7 @@ impl Plan {
             rest.insert_range(file.blocks());
             rest &= &self.missing;
             self.missing -= &rest;
+            self.urgent -= &rest;
             self.changed |= rest;
         }
     }
@@ -138,6 +154,7 @@ impl Plan {
     /// Another want of the same manifest has fetched these.
     pub(super) fn fetched(&mut self, numbers: Range<BlockNumber>) {
         self.missing.remove_range(numbers.clone());
+        self.urgent.remove_range(numbers.clone());
         self.elsewhere.remove_range(numbers.clone());
         self.changed.remove_range(numbers);
     }
@@ -178,6 +195,17 @@ mod tests {
             ranges,
             [(1, 0..3, 0..3), (2, 3..4, 0..1), (3, 4..10, 0..6), (3, 11..19, 7..15), (3, 19..24, 15..20)]
         );
+    }
+
+    #[test]
+    fn what_somebody_waits_for_comes_first_and_once() {
+        let manifest = manifest(&[20 * BLOCK_SIZE, BLOCK_SIZE]);
+        let mut plan = Plan::new((0..20).collect());
+        plan.urge(&[7, 8, 12, 20].into_iter().collect());
+        let mut next = || plan.next(&manifest, &InFlight::default()).map(|run| run.numbers);
+        assert_eq!([next(), next(), next()], [Some(7..9), Some(12..13), Some(0..7)]);
+        plan.urge(&[7, 12].into_iter().collect());
+        assert!(!plan.has_urgent(), "what is handed out is under way");
     }
 
     #[test]

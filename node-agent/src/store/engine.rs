@@ -210,6 +210,10 @@ impl Engine {
         self.shared.inventory.with_adopted(hash, Clone::clone)
     }
 
+    pub(super) fn holds(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
+        self.shared.inventory.holds(hash, number) == Some(true)
+    }
+
     pub(super) fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
         let manifest = self.adopted(hash)?;
         let Some(file) = manifest.file(file).filter(|file| file.size > 0) else { return Ok(None) };

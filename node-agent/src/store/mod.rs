@@ -60,6 +60,7 @@ pub use subscription::{Subscription, Taken};
 
 use bytes::Bytes;
 use engine::Engine;
+use hearth_core::block::BlockNumber;
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Holding;
@@ -154,6 +155,11 @@ impl Store {
     /// The held blocks of an adopted manifest; `None` for others. Looks at memory only.
     pub fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
         self.0.held(hash)
+    }
+
+    /// Whether a block of an adopted manifest is held. Looks at memory only.
+    pub fn holds(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
+        self.0.holds(hash, number)
     }
 
     /// Writes the `block`-th block of a file of an adopted manifest. Done when it is

@@ -3,11 +3,13 @@
 //! A part of a version that is wholly in the store is shown as a *native* view: a
 //! read-only bind mount of a tree of hard links to the store's files. No process
 //! stands between the pod and its data, so the mount goes on without the agent.
+//! Any other part is shown as a *FUSE* view, which fetches what is read.
 //!
 //! ```text
 //! views/volumes/<32 hex>     what is published, one record for each volume and target
 //! views/trees/<64 hex>       hard links of one version
 //! views/trees/part-<32 hex>  hard links of the part of a version that one glob picks
+//! views/fuse/<32 hex>       FUSE views, by the names of their records
 //! views/scratch              links and trees on their way in or out
 //! views/staging              mounts on their way to their targets
 //! ```
@@ -17,6 +19,7 @@ mod error;
 mod in_use;
 mod publish;
 mod record;
+mod served;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,17 +29,22 @@ mod wants;
 pub use error::ViewError;
 pub use in_use::InUse;
 pub use publish::{Published, VolumeRequest, VolumeState};
+pub(crate) use tree::{DIRECTORY_MODE, FILE_MODE};
 pub use wants::together;
 
 use crate::datasets::Datasets;
+use crate::fill::Demands;
+use crate::fuse::{Blocks, ReaderParts};
 use crate::manifests::Manifests;
-use crate::store::Store;
+use crate::metrics::Metrics;
+use crate::store::{Store, Taken};
 use bind::Binder;
 use error::io_error;
 use hearth_core::wire::report::Want;
 use in_use::Use;
 use parking_lot::Mutex;
 use record::{Records, name_of};
+use served::Served;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -56,6 +64,10 @@ pub struct ViewParts {
     pub datasets: Datasets,
     /// How manifests are found.
     pub manifests: Manifests,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Longest time that a read waits for what is not here.
+    pub read_timeout: Duration,
 }
 
 /// The volumes of one node. Clones are the same.
@@ -68,6 +80,7 @@ struct Inner {
     manifests: Manifests,
     trees: Trees,
     binder: Binder,
+    served: Served,
     published: Mutex<Volumes>,
     /// Volumes that a call works on now.
     busy: Mutex<HashSet<String>>,
@@ -75,8 +88,12 @@ struct Inner {
     wants: watch::Sender<Vec<Want>>,
     /// What volumes wait for, by the name of their record.
     wanted: Mutex<BTreeMap<String, wants::Wanted>>,
+    /// What readers of FUSE views wait for.
+    demands: Demands,
     /// Told when files have become whole.
     grown: Notify,
+    /// Told when blocks have come.
+    arrived: Arc<Notify>,
 }
 
 struct Volumes {
@@ -101,9 +118,19 @@ impl Views {
             uses.extend(in_use.try_acquire(hash).map(|used| (name_of(&record.volume, &record.target), used)));
         }
         let (trees, scratch) = (directory.join("trees"), directory.join("scratch"));
-        Ok(Self(Arc::new(Inner {
+        let (demands, arrived) = (Demands::default(), Arc::new(Notify::new()));
+        let reader = ReaderParts {
+            store: parts.store.clone(),
+            blocks: Arc::new(Blocks::new(parts.store.clone())),
+            demands: demands.clone(),
+            arrived: arrived.clone(),
+            metrics: parts.metrics,
+            timeout: parts.read_timeout,
+        };
+        let views = Self(Arc::new(Inner {
             trees: Trees::open(parts.store.clone(), &trees, &scratch, &kept)?,
             binder: Binder::new(&directory.join("staging"))?,
+            served: Served::open(&directory.join("fuse"), reader)?,
             store: parts.store,
             datasets: parts.datasets,
             manifests: parts.manifests,
@@ -112,8 +139,12 @@ impl Views {
             in_use,
             wants: watch::Sender::default(),
             wanted: Mutex::default(),
+            demands,
             grown: Notify::new(),
-        })))
+            arrived,
+        }));
+        views.0.recover();
+        Ok(views)
     }
 
     /// Which versions pods read.
@@ -126,12 +157,22 @@ impl Views {
         self.0.wants.subscribe()
     }
 
+    /// What readers of FUSE views wait for; to be fetched before all else.
+    pub fn demands(&self) -> Demands {
+        self.0.demands.clone()
+    }
+
+    /// How many FUSE sessions live.
+    pub fn sessions(&self) -> usize {
+        self.0.served.count()
+    }
+
     /// How many volumes are published.
     pub fn count(&self) -> usize {
         self.0.published.lock().records.all().count()
     }
 
-    /// Lets the trees grow with the store until `shutdown`.
+    /// Lets the trees grow with the store, and tells readers what has come, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let grown = async {
             loop {
@@ -151,7 +192,20 @@ impl Views {
         tokio::select! {
             () = grown => Ok(()),
             () = expired => Ok(()),
+            () = self.tell_arrivals() => Ok(()),
             () = shutdown.cancelled() => Ok(()),
+        }
+    }
+
+    /// Readers look for themselves what it was that came.
+    async fn tell_arrivals(&self) {
+        let (_, mut feed) = self.0.store.subscribe();
+        loop {
+            feed.changed().await;
+            if feed.take_changes() == Taken::Lagged {
+                feed = self.0.store.subscribe().1;
+            }
+            self.0.arrived.notify_waiters();
         }
     }
 

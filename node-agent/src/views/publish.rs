@@ -4,6 +4,7 @@ use super::bind::{is_mount, unmount_all};
 use super::error::{ViewError, io_error};
 use super::record::{Record, name_of};
 use super::trees::files_of_selection;
+use super::wants::Until;
 use super::{Inner, Views, blocking};
 use hearth_api::Dataset;
 use hearth_core::explain;
@@ -12,6 +13,7 @@ use hearth_core::pod::Asked;
 use hearth_core::volume::VolumeAttributes;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
 use kube::ResourceExt;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,42 +96,56 @@ impl Views {
         })?;
         let manifest = self.0.manifests.adopted(hash, &asked.name().to_string()).await?;
         let inner = self.0.clone();
+        if let Some(record) = known.clone() {
+            let looked = inner.clone();
+            if blocking(move || looked.is_published(&record)).await? {
+                self.0.published.lock().uses.insert(name, used);
+                return Ok(Published::Before);
+            }
+        }
         let record = Record::new(&request, &asked, hash);
+        let want = want(&dataset, &asked, hash);
         let part = {
             let (manifest, asked, root) = (manifest.clone(), asked.clone(), record.root.clone());
             blocking(move || Part::find(&manifest, &asked, &root)).await?
         };
-        self.wait_for(&name, &dataset, &asked, hash, &manifest, &part, wait).await?;
-        let (target, recorded) = (request.target.clone(), record.clone());
+        let view = self.wait_for(&name, &want, &manifest, &part, wait).await?;
+        let record = if view == View::Fuse { record.served(&want) } else { record };
+        let (target, recorded, place) = (request.target.clone(), record.clone(), self.0.served.place(&name));
         let published = blocking(move || {
-            let source = inner.trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)?;
-            let Some(source) = source else {
-                return Err(ViewError::NotYet(format!(
-                    "files of Dataset {} have just gone from this node and are fetched again; kubelet asks again",
-                    recorded.dataset
-                )));
-            };
-            let source = source.join(&recorded.root);
-            if is_mount(&target)? {
-                if known.is_some() && is_same(&source, &target) {
-                    return Ok(Published::Before);
+            let source = match view {
+                View::Fuse => place,
+                View::Native => {
+                    match inner.trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)? {
+                        Some(source) => source.join(&recorded.root),
+                        None => {
+                            return Err(ViewError::NotYet(format!(
+                                "files of Dataset {} have just gone from this node and are fetched again; kubelet asks again",
+                                recorded.dataset
+                            )));
+                        }
+                    }
                 }
-                // Half made by a call that was never answered, or of a tree that is gone.
-                unmount_all(&target)?;
-            }
+            };
+            // Half made by a call that was never answered, of a tree that is gone, or of a
+            // FUSE session that ended.
+            unmount_all(&target)?;
             // Before the mount: what is mounted is known after a crash.
-            inner.published.lock().records.put(recorded)?;
-            fs::create_dir_all(&target).map_err(io_error("cannot make", &target))?;
-            inner.binder.mount(&source, &target)?;
-            Ok(Published::Now)
-        })
-        .await?;
+            inner.published.lock().records.put(recorded.clone())?;
+            match view {
+                View::Fuse => inner.served.mount(&recorded, hash, &manifest, &part.files)?,
+                View::Native => inner.served.unmount(&name_of(&recorded.volume, &recorded.target))?,
+            }
+            bind_at(&inner, &source, &target)
+        });
+        published.await?;
         self.0.published.lock().uses.insert(name.clone(), used);
-        self.0.unwant(&name);
-        if published == Published::Now {
-            tracing::info!(dataset = record.dataset, manifest = ?hash, target = %request.target.display(), "published, native");
+        match view {
+            View::Fuse => self.0.want(name, want, Until::Unpublished),
+            View::Native => self.0.unwant(&name),
         }
-        Ok(published)
+        tracing::info!(dataset = record.dataset, manifest = ?hash, target = %request.target.display(), "published, {view}");
+        Ok(Published::Now)
     }
 
     /// Takes a volume away; one that is not there is fine.
@@ -140,6 +156,7 @@ impl Views {
         let (inner, volume, target) = (self.0.clone(), volume.to_owned(), target.to_owned());
         blocking(move || {
             unmount_all(&target)?;
+            inner.served.unmount(&name)?;
             match fs::remove_dir(&target) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("cannot remove", &target)(error));
@@ -182,6 +199,10 @@ impl Views {
             let selected = Selected::find(&manifest, &selection);
             let held = selected.bytes_of(&manifest, &inner.store.held(&hash).unwrap_or_default());
             let problem = match is_mount(&target)? {
+                true if record.fetched.is_some() && !inner.is_published(&record)? => Some(
+                    "its FUSE session has ended: the node agent was restarted, and the pod has to be started again"
+                        .to_owned(),
+                ),
                 true => None,
                 false => Some(format!(
                     "nothing is mounted at {}: the node was restarted, and kubelet has to start the pod again",
@@ -217,50 +238,90 @@ impl Views {
         })
     }
 
-    /// Waits until the part is on this node, and has it fetched.
-    #[allow(clippy::too_many_arguments)]
+    /// Has the part fetched, and waits until as much of it is on this node as `wait`
+    /// says; as what it can be shown then.
     async fn wait_for(
         &self,
         name: &str,
-        dataset: &Dataset,
-        asked: &Asked,
-        hash: ManifestHash,
+        want: &Want,
         manifest: &Manifest,
         part: &Part,
         wait: Option<u8>,
-    ) -> Result<(), ViewError> {
+    ) -> Result<View, ViewError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let grown = self.0.grown.notified();
-            let held = self.0.store.held(&hash).unwrap_or_default();
+            let held = self.0.store.held(&want.manifest).unwrap_or_default();
             let missing = part.selected.missing(manifest, &held);
             if missing.is_empty() {
-                return Ok(());
+                return Ok(View::Native);
             }
-            self.0.want(
-                name.to_owned(),
-                Want {
-                    namespace: asked.namespace.clone(),
-                    dataset: asked.dataset.clone(),
-                    uid: dataset.uid().unwrap_or_default(),
-                    generation: dataset.metadata.generation.unwrap_or(0),
-                    manifest: hash,
-                    globs: asked.selection.globs().to_vec(),
-                    priority: POD_PRIORITY,
-                },
-            );
+            self.0.want(name.to_owned(), want.clone(), Until::Forgotten);
+            let held = part.selected.bytes.saturating_sub(manifest.bytes_of(&missing));
+            let is_enough =
+                |percent| u128::from(held) * 100 >= u128::from(part.selected.bytes) * u128::from(percent);
+            if wait.is_none_or(is_enough) {
+                return Ok(View::Fuse);
+            }
             if Instant::now() >= deadline {
-                let held = part.selected.bytes.saturating_sub(manifest.bytes_of(&missing));
                 return Err(ViewError::NotYet(format!(
-                    "{} of {} of Dataset {} are on this node, and the rest is being fetched; it is mounted once {} is here, kubelet asks again",
+                    "{} of {} of Dataset {}/{} are on this node, and the rest is being fetched; it is mounted once {} is here, kubelet asks again",
                     explain::bytes(held),
                     explain::bytes(part.selected.bytes),
-                    asked.name(),
+                    want.namespace,
+                    want.dataset,
                     wait.map_or_else(|| "all".to_owned(), |percent| format!("{percent} %")),
                 )));
             }
             let _ = tokio::time::timeout(LOOK, grown).await;
         }
+    }
+}
+
+/// As what a volume is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    Native,
+    Fuse,
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Fuse => "fuse",
+        })
+    }
+}
+
+impl Inner {
+    /// Whether what a record says is mounted, and alive.
+    fn is_published(&self, record: &Record) -> Result<bool, ViewError> {
+        let source = match (&record.fetched, record.manifest()) {
+            (Some(_), _) => self.served.place(&name_of(&record.volume, &record.target)),
+            (None, Some(hash)) => self.trees.place(hash, &record.tree_globs).join(&record.root),
+            (None, None) => return Ok(false),
+        };
+        Ok(is_mount(&record.target)? && is_same(&source, &record.target))
+    }
+}
+
+/// Shows `source` at `target`, which is made when it is not there.
+pub(super) fn bind_at(inner: &Inner, source: &Path, target: &Path) -> Result<(), ViewError> {
+    fs::create_dir_all(target).map_err(io_error("cannot make", target))?;
+    inner.binder.mount(source, target)
+}
+
+/// What is fetched for a volume.
+fn want(dataset: &Dataset, asked: &Asked, manifest: ManifestHash) -> Want {
+    Want {
+        namespace: asked.namespace.clone(),
+        dataset: asked.dataset.clone(),
+        uid: dataset.uid().unwrap_or_default(),
+        generation: dataset.metadata.generation.unwrap_or(0),
+        manifest,
+        globs: asked.selection.globs().to_vec(),
+        priority: POD_PRIORITY,
     }
 }
 

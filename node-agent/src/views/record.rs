@@ -5,6 +5,7 @@ use super::error::{ViewError, io_error};
 use super::publish::VolumeRequest;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::pod::Asked;
+use hearth_core::wire::report::{POD_PRIORITY, Want};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,6 +14,13 @@ use std::path::{Path, PathBuf};
 
 /// The version of [`Record`]'s encoding.
 const FORMAT: u32 = 1;
+
+/// Which Dataset the data of a FUSE view is fetched from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fetched {
+    uid: String,
+    generation: i64,
+}
 
 /// One published volume at one target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +41,9 @@ pub(super) struct Record {
     pub(super) tree_globs: Vec<String>,
     /// The directory that is its root.
     pub(super) root: String,
+    /// Of a FUSE view, what its data is fetched as; a native view has nothing to fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fetched: Option<Fetched>,
 }
 
 impl Record {
@@ -50,7 +61,28 @@ impl Record {
             tree_globs: if is_directory { Vec::new() } else { globs.clone() },
             globs,
             root: request.attributes.root().to_owned(),
+            fetched: None,
         }
+    }
+
+    /// The same as a FUSE view, whose data is fetched by `want`.
+    pub(super) fn served(self, want: &Want) -> Self {
+        Self { fetched: Some(Fetched { uid: want.uid.clone(), generation: want.generation }), ..self }
+    }
+
+    /// What a FUSE view has fetched for as long as it is published.
+    pub(super) fn want(&self) -> Option<Want> {
+        let fetched = self.fetched.as_ref()?;
+        let (namespace, dataset) = self.dataset.split_once('/')?;
+        Some(Want {
+            namespace: namespace.to_owned(),
+            dataset: dataset.to_owned(),
+            uid: fetched.uid.clone(),
+            generation: fetched.generation,
+            manifest: self.manifest()?,
+            globs: self.globs.clone(),
+            priority: POD_PRIORITY,
+        })
     }
 
     /// Which version.

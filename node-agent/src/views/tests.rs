@@ -18,6 +18,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use walkdir::WalkDir;
 
+#[path = "fuse_tests.rs"]
+mod fuse;
+
 type Tree = BTreeMap<String, Vec<u8>>;
 
 struct World {
@@ -28,6 +31,7 @@ struct World {
     views: Views,
     shutdown: CancellationToken,
     content: Tree,
+    metrics: Arc<Metrics>,
     directory: tempfile::TempDir,
 }
 
@@ -59,9 +63,19 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let store = open_store(&directory.path().join("store"), None);
         let (api, origins) = (FakeApi::default(), patient_origins());
-        let views = open(&directory, &store, &api);
-        let mut world =
-            Self { fake, api, origins, store, views, shutdown: CancellationToken::new(), content, directory };
+        let metrics = metrics();
+        let views = open(&directory, &store, &api, &metrics);
+        let mut world = Self {
+            fake,
+            api,
+            origins,
+            store,
+            views,
+            shutdown: CancellationToken::new(),
+            content,
+            metrics,
+            directory,
+        };
         world.list(&[]).await;
         world.run();
         world
@@ -92,6 +106,7 @@ impl World {
             metrics: metrics(),
         };
         let (fill, _) = Fill::new(&OriginConfig::default(), parts);
+        let fill = fill.hearing(self.views.demands());
         tokio::spawn(fill.run(self.views.wants(), self.shutdown.clone()));
         tokio::spawn(self.views.clone().run(self.shutdown.clone()));
     }
@@ -99,7 +114,7 @@ impl World {
     /// The agent ends without a word and starts again.
     fn restart(&mut self) {
         self.shutdown.cancel();
-        self.views = open(&self.directory, &self.store, &self.api);
+        self.views = open(&self.directory, &self.store, &self.api, &self.metrics);
         self.run();
     }
 
@@ -107,7 +122,18 @@ impl World {
         self.directory.path().join("pods").join(name).join("mount")
     }
 
+    /// Publishes once all is here, unless it is told otherwise: as a native view.
     async fn publish(
+        &self,
+        name: &str,
+        namespace: &str,
+        mut attributes: serde_json::Value,
+    ) -> Result<Published, ViewError> {
+        attributes["wait"] = attributes.get("wait").cloned().unwrap_or("100%".into());
+        self.publish_at_once(name, namespace, attributes).await
+    }
+
+    async fn publish_at_once(
         &self,
         name: &str,
         namespace: &str,
@@ -155,18 +181,22 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.shutdown.cancel();
-        for entry in WalkDir::new(self.directory.path().join("pods")).max_depth(2).into_iter().flatten() {
-            let _ = bind::unmount_all(entry.path());
+        for below in ["pods", "store/views/fuse"] {
+            for entry in WalkDir::new(self.directory.path().join(below)).max_depth(2).into_iter().flatten() {
+                let _ = bind::unmount_all(entry.path());
+            }
         }
     }
 }
 
-fn open(directory: &tempfile::TempDir, store: &Store, api: &FakeApi) -> Views {
+fn open(directory: &tempfile::TempDir, store: &Store, api: &FakeApi, metrics: &Arc<Metrics>) -> Views {
     let nobody: Known = watch::channel(Vec::new()).1;
     let parts = ViewParts {
         store: store.clone(),
         datasets: Datasets::new(api.client()),
         manifests: Manifests::new(store.clone(), nobody),
+        metrics: metrics.clone(),
+        read_timeout: Duration::from_millis(1500),
     };
     Views::open(&directory.path().join("store/views"), parts).unwrap()
 }

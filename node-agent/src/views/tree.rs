@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// What readers see: nobody may write, and the mount would not let them.
-const FILE_MODE: u32 = 0o444;
-const DIRECTORY_MODE: u32 = 0o755;
+pub(crate) const FILE_MODE: u32 = 0o444;
+pub(crate) const DIRECTORY_MODE: u32 = 0o755;
 const NANOS: i64 = 1_000_000_000;
 
 /// The tree of one version, or of a part of it.

@@ -75,6 +75,11 @@ impl Trees {
         Ok(tree.link(&self.store, manifest, files)?.then(|| tree.root().to_owned()))
     }
 
+    /// Where the tree of a version's part is, whether it is there or not.
+    pub(super) fn place(&self, hash: ManifestHash, globs: &[String]) -> PathBuf {
+        self.directory.join(file_name(&(hash, globs.to_vec())))
+    }
+
     fn tree(&self, key: &Key) -> Arc<Tree> {
         let mut trees = self.trees.lock();
         let new = || Arc::new(Tree::new(key.0, self.directory.join(file_name(key)), self.scratch.clone()));

@@ -11,15 +11,25 @@ use tokio::time::Instant;
 /// at least every two minutes for as long as the pod is there.
 pub(super) const KEPT: Duration = Duration::from_secs(300);
 
+/// How long a volume wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// For as long as kubelet keeps asking.
+    Forgotten,
+    /// A FUSE view reads it.
+    Unpublished,
+}
+
 /// What one volume waits for.
 pub(super) struct Wanted {
     want: Want,
     asked: Instant,
+    until: Until,
 }
 
 impl Inner {
-    pub(super) fn want(&self, volume: String, want: Want) {
-        self.wanted.lock().insert(volume, Wanted { want, asked: Instant::now() });
+    pub(super) fn want(&self, volume: String, want: Want, until: Until) {
+        self.wanted.lock().insert(volume, Wanted { want, asked: Instant::now(), until });
         self.tell();
     }
 
@@ -30,7 +40,9 @@ impl Inner {
     }
 
     pub(super) fn expire_wants(&self) {
-        self.wanted.lock().retain(|_, wanted| wanted.asked.elapsed() < KEPT);
+        self.wanted
+            .lock()
+            .retain(|_, wanted| wanted.until == Until::Unpublished || wanted.asked.elapsed() < KEPT);
         self.tell();
     }
 

@@ -1,0 +1,157 @@
+//! Reads of one version: from what is here at once, and from what is not as soon as it comes.
+
+use super::blocks::Blocks;
+use crate::fill::Demands;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use bytes::{Bytes, BytesMut};
+use hearth_core::block::{BLOCK_SIZE, BlockNumber, blocks_touching};
+use hearth_core::manifest::{File, Manifest, ManifestHash};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Blocks behind the one that is read that a sequential reader will soon want.
+const AHEAD: BlockNumber = 8;
+/// How often a block that does not come is demanded again: what was demanded may have
+/// failed, or have been dropped for a new plan.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What reading needs.
+#[derive(Clone)]
+pub(crate) struct ReaderParts {
+    /// What is held.
+    pub(crate) store: Store,
+    /// Blocks in memory.
+    pub(crate) blocks: Arc<Blocks>,
+    /// How blocks that are not held are asked for.
+    pub(crate) demands: Demands,
+    /// Told when blocks have come.
+    pub(crate) arrived: Arc<Notify>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Longest time that a read waits.
+    pub(crate) timeout: Duration,
+}
+
+/// Reads files of one version.
+pub(crate) struct Reader {
+    parts: ReaderParts,
+    hash: ManifestHash,
+    manifest: Arc<Manifest>,
+    dataset: String,
+}
+
+/// The read cannot be answered; it has been told and counted.
+#[derive(Debug)]
+pub(super) struct Failed;
+
+impl Reader {
+    pub(crate) fn new(
+        parts: ReaderParts,
+        hash: ManifestHash,
+        manifest: Arc<Manifest>,
+        dataset: String,
+    ) -> Self {
+        Self { parts, hash, manifest, dataset }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    pub(super) fn hash(&self) -> &ManifestHash {
+        &self.hash
+    }
+
+    /// The bytes, if all of them are in memory.
+    pub(super) fn read_kept(&self, index: u32, offset: u64, size: u32) -> Option<Bytes> {
+        let file = self.manifest.file(index as usize)?;
+        let wanted = offset..offset.saturating_add(size.into()).min(file.size);
+        if wanted.is_empty() {
+            return Some(Bytes::new());
+        }
+        let blocks = blocks_touching(file.size, &wanted);
+        if blocks.end - blocks.start != 1 {
+            return None;
+        }
+        let block = self.parts.blocks.kept(self.hash, file.first_block + blocks.start as BlockNumber)?;
+        Some(part(&block, blocks.start, &wanted))
+    }
+
+    /// Reads up to `size` bytes; fewer only at the end of the file.
+    pub(super) async fn read(&self, index: u32, offset: u64, size: u32) -> Result<Bytes, Failed> {
+        let Some(file) = self.manifest.file(index as usize) else { return Err(Failed) };
+        let wanted = offset..offset.saturating_add(size.into()).min(file.size);
+        if wanted.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let blocks = blocks_touching(file.size, &wanted);
+        let mut all = BytesMut::new();
+        for at in blocks.clone() {
+            let number = file.first_block + at as BlockNumber;
+            let last = file.first_block + blocks.end as BlockNumber - 1;
+            let block = self.block(&file, number, last).await.map_err(|why| self.failed(&file, &why))?;
+            let part = part(&block, at, &wanted);
+            if blocks.end - blocks.start == 1 {
+                return Ok(part);
+            }
+            all.extend_from_slice(&part);
+        }
+        Ok(all.freeze())
+    }
+
+    /// One block of a read that goes on to `last`; waits until it has come.
+    async fn block(&self, file: &File<'_>, number: BlockNumber, last: BlockNumber) -> Result<Bytes, String> {
+        let deadline = Instant::now() + self.parts.timeout;
+        let numbers = file.blocks();
+        // Whoever has just read the block before reads on.
+        let reads_on = number > numbers.start && self.parts.blocks.kept(self.hash, number - 1).is_some();
+        let ahead = if reads_on { last.saturating_add(AHEAD) } else { last };
+        let ahead = (ahead + 1).min(numbers.end);
+        let mut is_first = true;
+        loop {
+            let mut arrived = std::pin::pin!(self.parts.arrived.notified());
+            arrived.as_mut().enable();
+            let found = self.parts.blocks.get(self.hash, file, number).await;
+            let found = found.map_err(|error| error.to_string())?;
+            if found.is_none() || (is_first && reads_on) {
+                self.demand(number..ahead);
+            }
+            is_first = false;
+            if let Some(block) = found {
+                return Ok(block);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let at = u64::from(number - file.first_block) * BLOCK_SIZE;
+                return Err(format!(
+                    "the bytes from {at} on did not come from the origin within {} s",
+                    self.parts.timeout.as_secs_f32()
+                ));
+            }
+            let _ = tokio::time::timeout(left.min(AGAIN), arrived).await;
+        }
+    }
+
+    fn demand(&self, numbers: std::ops::Range<BlockNumber>) {
+        let missing = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number));
+        self.parts.demands.demand(self.hash, missing);
+    }
+
+    fn failed(&self, file: &File<'_>, why: &str) -> Failed {
+        self.parts.metrics.fuse_read_errors.inc();
+        tracing::warn!(dataset = self.dataset, file = file.path, "a read fails with EIO: {why}");
+        Failed
+    }
+}
+
+/// What a block has of the wanted bytes of its file.
+fn part(block: &Bytes, at: u64, wanted: &std::ops::Range<u64>) -> Bytes {
+    let begins = at * BLOCK_SIZE;
+    // A block's length fits.
+    let start = (wanted.start.saturating_sub(begins) as usize).min(block.len());
+    let end = (wanted.end.saturating_sub(begins).min(block.len() as u64)) as usize;
+    block.slice(start..end.max(start))
+}

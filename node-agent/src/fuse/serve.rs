@@ -1,0 +1,244 @@
+//! Answers the kernel's calls. What may wait is answered from a task, so that the
+//! threads that take calls never do.
+
+use super::opens::{Mode, Opens};
+use super::reader::Reader;
+use super::tree::{Node, Tree};
+use crate::views::{DIRECTORY_MODE, FILE_MODE};
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+};
+use std::ffi::OsStr;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+
+/// Nothing changes under a version.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const GENERATION: Generation = Generation(0);
+/// What programs are told to read at a time.
+const READ_SIZE: u32 = 128 << 10;
+const SECTOR: u64 = 512;
+/// What free space is counted in.
+const PAGE: u32 = 4096;
+const LONGEST_NAME: u32 = 255;
+
+/// One view.
+pub(super) struct View {
+    tree: Tree,
+    reader: Arc<Reader>,
+    opens: Opens,
+    handle: Handle,
+    /// Whether the kernel can read whole files itself.
+    passthrough: bool,
+}
+
+impl View {
+    pub(super) fn new(tree: Tree, reader: Reader, handle: Handle) -> Self {
+        Self { tree, reader: Arc::new(reader), opens: Opens::default(), handle, passthrough: false }
+    }
+
+    fn attributes(&self, node: Node) -> Option<FileAttr> {
+        let (kind, mode, size, modified) = match node {
+            Node::Directory(_) => (FileType::Directory, DIRECTORY_MODE, 0, self.tree.newest()),
+            Node::File(index) => {
+                let file = self.tree.file(index)?;
+                (FileType::RegularFile, FILE_MODE, file.size, file.modified)
+            }
+        };
+        let time = time(modified);
+        Some(FileAttr {
+            ino: INodeNo(node.inode()),
+            size,
+            blocks: size.div_ceil(SECTOR),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: mode as u16,
+            // Of a directory, 1 says that nobody counted.
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: READ_SIZE,
+            flags: 0,
+        })
+    }
+
+    fn directory(&self, inode: INodeNo) -> Option<u32> {
+        match self.tree.node(inode.0)? {
+            Node::Directory(place) => Some(place),
+            Node::File(_) => None,
+        }
+    }
+
+    /// Calls `add` with inode, the offset behind, kind and name until it says that it is full.
+    fn list(&self, directory: u32, offset: u64, mut add: impl FnMut(Node, u64, &str) -> bool) {
+        let dots = [(".", Node::Directory(directory)), ("..", self.tree.parent(directory))];
+        for ((name, node), next) in dots.into_iter().zip(1..) {
+            if next > offset && add(node, next, name) {
+                return;
+            }
+        }
+        for entry in self.tree.list(directory, offset) {
+            if add(entry.node, entry.next, entry.name) {
+                return;
+            }
+        }
+    }
+
+    /// How a file that nobody has open is to be read.
+    fn mode(&self, index: u32, reply: &ReplyOpen) -> Mode {
+        if !self.passthrough {
+            return Mode::Served;
+        }
+        let whole = self.reader.store().whole_file(self.reader.hash(), index as usize).ok().flatten();
+        let Some(path) = whole else { return Mode::Served };
+        match fs::File::open(path).and_then(|file| reply.open_backing(file)) {
+            Ok(backing) => Mode::Passthrough(Arc::new(backing)),
+            // It went meanwhile, or the kernel does not like where it lies.
+            Err(error) => {
+                tracing::debug!("a whole file is served without passthrough: {error}");
+                Mode::Served
+            }
+        }
+    }
+}
+
+/// Nanoseconds since 1970 as the standard library has them.
+fn time(nanos: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanos.unsigned_abs());
+    match nanos < 0 {
+        true => SystemTime::UNIX_EPOCH - distance,
+        false => SystemTime::UNIX_EPOCH + distance,
+    }
+}
+
+fn kind(node: Node) -> FileType {
+    match node {
+        Node::Directory(_) => FileType::Directory,
+        Node::File(_) => FileType::RegularFile,
+    }
+}
+
+impl Filesystem for View {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let good = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_ASYNC_DIO;
+        let _ = config.add_capabilities(good & config.capabilities());
+        // 2: the store may lie on an overlay itself.
+        self.passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(2).is_ok();
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self
+            .directory(parent)
+            .zip(name.to_str())
+            .and_then(|(parent, name)| self.tree.lookup(parent, name))
+            .and_then(|node| self.attributes(node));
+        match found {
+            Some(attributes) => reply.entry(&FOREVER, &attributes, GENERATION),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.tree.node(inode.0).and_then(|node| self.attributes(node)) {
+            Some(attributes) => reply.attr(&FOREVER, &attributes),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
+        // Without state: the handle says no more than the inode.
+        let handle = FileHandle(inode.0);
+        match self.opens.open(inode.0, || self.mode(index, &reply)) {
+            Mode::Served => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            Mode::Passthrough(backing) => {
+                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing);
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
+        if let Some(bytes) = self.reader.read_kept(index, offset, size) {
+            return reply.data(&bytes);
+        }
+        let reader = self.reader.clone();
+        self.handle.spawn(async move {
+            match reader.read(index, offset, size).await {
+                Ok(bytes) => reply.data(&bytes),
+                Err(_) => reply.error(Errno::EIO),
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.opens.release(inode.0);
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+    }
+
+    fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some(directory) = self.directory(inode) else { return reply.error(Errno::ENOTDIR) };
+        self.list(directory, offset, |node, next, name| {
+            reply.add(INodeNo(node.inode()), next, kind(node), name)
+        });
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(directory) = self.directory(inode) else { return reply.error(Errno::ENOTDIR) };
+        self.list(directory, offset, |node, next, name| {
+            self.attributes(node).is_some_and(|attributes| {
+                reply.add(INodeNo(node.inode()), next, name, &FOREVER, &attributes, GENERATION)
+            })
+        });
+        reply.ok();
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (files, bytes) = self.tree.size();
+        reply.statfs(bytes.div_ceil(PAGE.into()), 0, 0, files, 0, PAGE, LONGEST_NAME, PAGE);
+    }
+}
