@@ -74,7 +74,10 @@ async fn nothing_can_be_written(cluster: &RealCluster) -> Result<()> {
     cluster.delete("writer").await
 }
 
-async fn a_pod_on_a_cold_node_starts_at_once_and_fetches_what_it_reads(cluster: &RealCluster, digests: &Digests) -> Result<()> {
+async fn a_pod_on_a_cold_node_starts_at_once_and_fetches_what_it_reads(
+    cluster: &RealCluster,
+    digests: &Digests,
+) -> Result<()> {
     let before = cluster.s3.proxy.counts().gets;
     cluster.s3.proxy.hold_gets_after(3);
     reader("cold").mounts("labels").on("node-3").create(&cluster.kube).await?;

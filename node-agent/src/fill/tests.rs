@@ -281,7 +281,9 @@ async fn a_quota_is_the_datasets_whoever_wants_which_part_and_version() {
     world.api.put(DATASET, &dataset);
     let (hash, manifest) = world.list().await;
     let filling = world.start(&manifest, 4, None);
-    filling.want(vec![want(hash, &["a"], 2), want(hash, &["b"], 1)]);
+    filling.want(vec![want(hash, &["a"], 1)]);
+    filling.held(&hash, 1).await;
+    filling.want(vec![want(hash, &["a"], 1), want(hash, &["b"], 1)]);
     filling.troubled(TroubleKind::NoSpace).await;
     filling.held(&hash, 1).await;
     // The old version's file is still there: 600 and 300 are, and 600 more are not, within 1000.
