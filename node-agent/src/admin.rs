@@ -3,13 +3,14 @@
 use crate::metrics::Metrics;
 use crate::reporter::LastReport;
 use crate::store::Store;
+use crate::views::Views;
 use axum::Router;
 use hearth_runtime::admin::Readiness;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The routes of the admin server.
-pub fn router(metrics: &Arc<Metrics>, store: Store, reports: LastReport) -> Router {
+pub fn router(metrics: &Arc<Metrics>, store: Store, views: Views, reports: LastReport) -> Router {
     let reported = AtomicBool::new(false);
     let ready = move || -> Readiness {
         // An extender that is away later makes no agent less able to serve what it holds.
@@ -25,6 +26,10 @@ pub fn router(metrics: &Arc<Metrics>, store: Store, reports: LastReport) -> Rout
         Ok(format!("the store is open, the last report was taken {seconds} seconds ago"))
     };
     let observed = metrics.clone();
-    let observe = move || observed.observe_store(store.stats(), store.usage().ok());
+    let observe = move || {
+        observed.observe_store(store.stats(), store.usage().ok());
+        let (native, fuse) = views.counts();
+        observed.observe_views(native, fuse, views.sessions());
+    };
     hearth_runtime::admin::router(metrics.registry.clone(), ready, observe)
 }

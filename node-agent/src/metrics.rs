@@ -45,6 +45,10 @@ pub struct Metrics {
     pub listing_seconds: Histogram,
     /// Reads of FUSE views that failed.
     pub fuse_read_errors: IntCounter,
+    /// Live FUSE sessions.
+    pub fuse_sessions: IntGauge,
+    /// Published volumes.
+    pub volumes: IntGaugeVec,
     store: StoreMetrics,
 }
 
@@ -120,6 +124,8 @@ impl Metrics {
                 "fuse_read_errors_total",
                 "Reads of FUSE views that failed because their bytes did not come in time or could not be read.",
             )?,
+            fuse_sessions: make.gauge("fuse_sessions", "Live sessions of FUSE views.")?,
+            volumes: make.gauges("volumes", "Volumes that are published to pods, by the view that they show.", &["view"])?,
             store,
             registry,
         };
@@ -142,6 +148,14 @@ impl Metrics {
         for scheme in ["s3", "file"] {
             self.origin_bytes.with_label_values(&[scheme]);
         }
+    }
+
+    /// Takes over how many volumes there are, and how many FUSE sessions serve them.
+    pub fn observe_views(&self, native: usize, fuse: usize, sessions: usize) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.volumes.with_label_values(&["native"]).set(gauge(native));
+        self.volumes.with_label_values(&["fuse"]).set(gauge(fuse));
+        self.fuse_sessions.set(gauge(sessions));
     }
 
     /// Takes over what the store counted, and how full it is.

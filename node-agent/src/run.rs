@@ -74,7 +74,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         fill: fill_status,
         metrics: metrics.clone(),
     });
-    let admin = admin::router(&metrics, store, reporter.last_report());
+    let admin = admin::router(&metrics, store, views.clone(), reporter.last_report());
     let (leading, leads) = watch::channel(false);
     let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
     let election = Election::new(lister::LEASE, &config.node_name);

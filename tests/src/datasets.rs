@@ -109,6 +109,23 @@ impl Cluster {
         self.kube.apply(&dataset.to_string()).await
     }
 
+    /// A dataset `images` of eight files of 1 MiB, half of which a pod has had fetched to `node-1`; the origin
+    /// answers no more GETs until they are released.
+    ///
+    /// # Errors
+    /// When it does not come so far in time.
+    pub async fn images_half_fetched(&self) -> Result<()> {
+        let bucket = self.s3.bucket("data")?;
+        for i in 0..8 {
+            bucket.put(&format!("images/{i}.bin"), vec![i; 1 << 20]).await?;
+        }
+        self.s3_dataset("images", &bucket, "images").await?;
+        self.s3.proxy.hold_gets_after(4);
+        self.place("trainer", "images").await?;
+        self.warm("images", "node-1", 50).await?;
+        Ok(())
+    }
+
     /// Waits until a dataset's present generation is listed and returns its status.
     ///
     /// # Errors

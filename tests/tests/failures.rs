@@ -76,14 +76,7 @@ fn without_extender_pods_schedule_and_those_that_require_wait_and_after_its_rest
 #[test]
 fn an_agent_killed_in_the_middle_of_a_fetch_keeps_what_it_reported_and_finishes() -> Result<()> {
     e2e(&nodes(1), async |cluster| {
-        let bucket = cluster.s3.bucket("data")?;
-        for i in 0..8 {
-            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
-        }
-        cluster.s3_dataset("images", &bucket, "images").await?;
-        cluster.s3.proxy.hold_gets_after(4);
-        cluster.place("trainer", "images").await?;
-        cluster.warm("images", "node-1", 50).await?;
+        cluster.images_half_fetched().await?;
 
         cluster.agent("node-1")?.kill();
         cold(cluster, "node-1").await?;

@@ -63,16 +63,8 @@ fn an_extender_answers_the_call_under_way_and_releases_its_lease() -> Result<()>
 
 #[test]
 fn an_agent_ends_in_order_in_the_middle_of_a_fetch_and_goes_on_where_it_was() -> Result<()> {
-    const MIB: usize = 1 << 20;
     e2e(&nodes(1), async |cluster| {
-        let bucket = cluster.s3.bucket("data")?;
-        for i in 0..8 {
-            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
-        }
-        cluster.s3_dataset("images", &bucket, "images").await?;
-        cluster.s3.proxy.hold_gets_after(4);
-        cluster.place("trainer", "images").await?;
-        cluster.warm("images", "node-1", 50).await?;
+        cluster.images_half_fetched().await?;
 
         cluster.agent("node-1")?.stop().await?;
 

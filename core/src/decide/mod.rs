@@ -153,11 +153,13 @@ pub fn preempt(index: &ClusterIndex, now: Now, call: &PreemptCall<'_>, demand: O
     Decided { reply, decision: Some(Decision { demand, weighing }), candidates, taken }
 }
 
+/// Why no node can take a pod that insists; what goes by itself is no fault of the pod's.
 fn hopeless(demand: &Demand, weighing: &Weighing) -> Option<&'static str> {
-    let is_passing = |problem: &Problem| matches!(problem, Problem::NoManifest(_) | Problem::NotListed(_));
+    let goes_by_itself =
+        |problem: &Problem| matches!(problem, Problem::NoManifest(_) | Problem::NotListed(_));
     match (demand.problems.is_empty(), weighing.problems.as_slice()) {
         (true, []) => None,
-        (true, problems) if problems.iter().all(is_passing) => Some(REASON_NOT_YET),
+        (true, problems) if problems.iter().all(goes_by_itself) => Some(REASON_NOT_YET),
         _ => Some(REASON_PROBLEM),
     }
 }

@@ -188,6 +188,63 @@ fn a_refresh_keeps_its_warmth_until_the_node_says_better() {
 }
 
 #[test]
+fn what_was_foreseen_is_what_is_inherited() {
+    let (new, to) = manifest(&["0", "1", "changed", "3"], &["4"]);
+    let refreshed = |foresees: bool| {
+        let (mut index, old, _) = cluster(&["a", "b", "gone"]);
+        index.apply(Millis(0), snapshot("a", &[(old, &[0, 1, 2, 3, 4, 5])]));
+        index.apply(Millis(0), snapshot("b", &[(old, &[1, 4, 7])]));
+        index.apply(Millis(0), snapshot("gone", &[(old, &[0, 1])]));
+        if foresees {
+            let succession = index.unsucceeded(&name(), new, to.clone()).unwrap().find();
+            index.foresee(succession);
+            assert!(index.unsucceeded(&name(), new, to.clone()).is_none(), "it is worked out once");
+        }
+        index.remove_node("gone");
+        index.set_dataset(&name(), dataset(new));
+        index.add_manifest(new, to.clone());
+        assert!(index.foreseen.is_empty(), "what was taken in is not kept");
+        held(&index, 0, &demand(&[]))
+    };
+    assert!(!refreshed(true).is_empty());
+    assert_eq!(refreshed(true), refreshed(false));
+}
+
+#[test]
+fn a_list_of_files_that_is_on_its_way_is_no_fault_of_the_pods() {
+    let (mut index, ..) = cluster(&["warm"]);
+    let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set",
+        "hearth.dev/locality":"required"}}},"Nodes":null,"NodeNames":["warm"]}"#;
+    let call = parse_call(body).unwrap();
+    let now = Now { monotonic: Millis(0), unix_seconds: 0 };
+    let reason = |index: &ClusterIndex| {
+        let reply = decide::filter(index, now, &call, call.pod.demand()).reply;
+        let reply: serde_json::Value = serde_json::from_slice(&reply).unwrap();
+        reply["FailedAndUnresolvableNodes"]["warm"].clone()
+    };
+    index.set_dataset(&name(), dataset(manifest(&["another"], &[]).0));
+    assert_eq!(reason(&index), decide::REASON_NOT_YET);
+    index.remove_dataset(&name());
+    assert_eq!(reason(&index), decide::REASON_PROBLEM);
+}
+
+#[test]
+fn a_decision_knows_only_nodes_that_could_be_chosen() {
+    let (mut index, hash, manifest) = cluster(&["chosen", "full", "other"]);
+    let all: Vec<u32> = (0..manifest.blocks()).collect();
+    for node in ["chosen", "full"] {
+        index.apply(Millis(0), snapshot(node, &[(hash, &all)]));
+    }
+    index.apply(Millis(0), snapshot("other", &[(hash, &[0])]));
+    let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set"}}},
+        "Nodes":null,"NodeNames":["chosen","other"]}"#;
+    let call = parse_call(body).unwrap();
+    let now = Now { monotonic: Millis(0), unix_seconds: 0 };
+    let decision = decide::prioritize(&index, now, &call, call.pod.demand()).decision.unwrap();
+    assert!(crate::explain::placed(&decision, "chosen").contains("runner-up other"));
+}
+
+#[test]
 fn nothing_is_retired_before_all_datasets_were_seen() {
     let (mut index, hash, _) = cluster(&["a"]);
     let (unknown, _) = manifest(&["9"], &[]);

@@ -70,6 +70,7 @@ impl InUse {
     }
 
     /// How many versions are in use.
+    #[cfg(test)]
     pub fn versions(&self) -> usize {
         self.state.lock().used.len()
     }

@@ -167,9 +167,11 @@ impl Views {
         self.0.served.count()
     }
 
-    /// How many volumes are published.
-    pub fn count(&self) -> usize {
-        self.0.published.lock().records.all().count()
+    /// How many volumes are published: as native views, and as FUSE views.
+    pub fn counts(&self) -> (usize, usize) {
+        let published = self.0.published.lock();
+        let fuse = published.records.all().filter(|record| record.fetched.is_some()).count();
+        (published.records.all().count() - fuse, fuse)
     }
 
     /// Lets the trees grow with the store, and tells readers what has come, until `shutdown`.

@@ -260,17 +260,16 @@ impl Views {
             let held = part.selected.bytes.saturating_sub(manifest.bytes_of(&missing));
             let is_enough =
                 |percent| u128::from(held) * 100 >= u128::from(part.selected.bytes) * u128::from(percent);
-            if wait.is_none_or(is_enough) {
+            let Some(percent) = wait.filter(|percent| !is_enough(*percent)) else {
                 return Ok(View::Fuse);
-            }
+            };
             if Instant::now() >= deadline {
                 return Err(ViewError::NotYet(format!(
-                    "{} of {} of Dataset {}/{} are on this node, and the rest is being fetched; it is mounted once {} is here, kubelet asks again",
+                    "{} of {} of Dataset {}/{} are on this node, and the rest is being fetched; it is mounted once {percent} % is here, kubelet asks again",
                     explain::bytes(held),
                     explain::bytes(part.selected.bytes),
                     want.namespace,
                     want.dataset,
-                    wait.map_or_else(|| "all".to_owned(), |percent| format!("{percent} %")),
                 )));
             }
             let _ = tokio::time::timeout(LOOK, grown).await;

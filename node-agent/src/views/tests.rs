@@ -242,7 +242,7 @@ async fn a_volume_shows_the_dataset_read_only() {
 
     assert_eq!(world.publish_all("one").await.unwrap(), Published::Before);
     assert_eq!(world.publish_all("two").await.unwrap(), Published::Now);
-    assert_eq!(world.views.count(), 2);
+    assert_eq!(world.views.counts(), (2, 0));
     let state = world.views.state("csi-one", &target).await.unwrap().unwrap();
     let bytes = world.content.values().map(|bytes| bytes.len() as u64).sum();
     assert_eq!(state, VolumeState { bytes, held: bytes, files: 6, problem: None });
@@ -251,7 +251,7 @@ async fn a_volume_shows_the_dataset_read_only() {
     assert_eq!(world.seen("two"), world.expected("", |_| true));
     assert_eq!(world.views.state("csi-one", &target).await.unwrap(), None);
     world.unpublish("two").await;
-    assert_eq!((world.views.count(), world.views.in_use().versions()), (0, 0));
+    assert_eq!((world.views.counts(), world.views.in_use().versions()), ((0, 0), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
