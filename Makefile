@@ -20,7 +20,7 @@ test: deps ## all tests, with a real control plane
 	cargo test --workspace
 
 bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in release mode
-	@for bench in scheduler_calls report_load agent_restart agent_fill; do \
+	@for bench in scheduler_calls report_load agent_restart agent_fill read_views; do \
 		echo "== $$bench"; cargo bench -p hearth-tests --features bench-support --bench $$bench; \
 	done
 
@@ -31,7 +31,7 @@ deps: ## install what is missing and build the test cluster's programs once
 	python3 -m pip --version >/dev/null 2>&1 || missing+=" python3-pip"; \
 	if [ "$$(id -u)" = 0 ]; then \
 		need containerd containerd; need runc runc; need ip iproute2; need busybox busybox-static; \
-		need mkfs.ext4 e2fsprogs; [ -e /usr/lib/cni/bridge ] || missing+=" containernetworking-plugins"; \
+		need mkfs.ext4 e2fsprogs; need fio fio; [ -e /usr/lib/cni/bridge ] || missing+=" containernetworking-plugins"; \
 	fi; \
 	if [ -n "$$missing" ]; then \
 		echo "installing from Debian:$$missing"; \

@@ -24,3 +24,5 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod views;
+
+pub use fuse::end_when_a_session_panics;

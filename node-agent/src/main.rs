@@ -8,6 +8,7 @@ fn main() -> anyhow::Result<()> {
     let config = Config::load(&Flags::parse())?;
     config.check()?;
     hearth_runtime::logs::init(&config.log)?;
+    hearth_node_agent::end_when_a_session_panics();
     tracing::info!("configuration:\n{}", hearth_runtime::config::to_yaml(&config));
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

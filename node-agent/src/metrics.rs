@@ -47,6 +47,8 @@ pub struct Metrics {
     pub fuse_read_errors: IntCounter,
     /// Live FUSE sessions.
     pub fuse_sessions: IntGauge,
+    /// Those that outlive the agent.
+    pub fuse_sessions_kept: IntGauge,
     /// Published volumes.
     pub volumes: IntGaugeVec,
     store: StoreMetrics,
@@ -125,6 +127,10 @@ impl Metrics {
                 "Reads of FUSE views that failed because their bytes did not come in time or could not be read.",
             )?,
             fuse_sessions: make.gauge("fuse_sessions", "Live sessions of FUSE views.")?,
+            fuse_sessions_kept: make.gauge(
+                "fuse_sessions_kept",
+                "Sessions of FUSE views that the keeper holds: only these outlive the agent.",
+            )?,
             volumes: make.gauges("volumes", "Volumes that are published to pods, by the view that they show.", &["view"])?,
             store,
             registry,
@@ -150,12 +156,14 @@ impl Metrics {
         }
     }
 
-    /// Takes over how many volumes there are, and how many FUSE sessions serve them.
-    pub fn observe_views(&self, native: usize, fuse: usize, sessions: usize) {
+    /// Takes over how many volumes there are, how many FUSE sessions serve them, and how
+    /// many of these outlive the agent.
+    pub fn observe_views(&self, (native, fuse): (usize, usize), (sessions, kept): (usize, usize)) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.volumes.with_label_values(&["native"]).set(gauge(native));
         self.volumes.with_label_values(&["fuse"]).set(gauge(fuse));
         self.fuse_sessions.set(gauge(sessions));
+        self.fuse_sessions_kept.set(gauge(kept));
     }
 
     /// Takes over what the store counted, and how full it is.

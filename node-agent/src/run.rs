@@ -51,7 +51,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());
-    let views = open_views(&config, &store, &datasets, &manifests, &metrics).await?;
+    let shutdown = CancellationToken::new();
+    let views = open_views(&config, &store, &datasets, &manifests, &metrics, &shutdown).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -80,7 +81,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let election = Election::new(lister::LEASE, &config.node_name);
     let lister = Lister { client, origins, manifests, metrics };
 
-    let shutdown = CancellationToken::new();
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn(
         "the admin server",
@@ -111,6 +111,7 @@ async fn open_views(
     datasets: &Datasets,
     manifests: &Manifests,
     metrics: &Arc<Metrics>,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<Views> {
     // Hard links need the store's file system.
     let directory = config.store.directory.join("views");
@@ -120,6 +121,9 @@ async fn open_views(
         manifests: manifests.clone(),
         metrics: metrics.clone(),
         read_timeout: config.fuse.read_timeout,
+        // Without volumes there are no sessions to keep.
+        keeper: config.csi.enabled.then(|| config.fuse.keeper_socket.clone()),
+        shutdown: shutdown.clone(),
     };
     tokio::task::spawn_blocking(move || Views::open(&directory, parts))
         .await

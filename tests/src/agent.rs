@@ -36,8 +36,13 @@ pub(crate) async fn prepare(
             // Nodes that share one disk do not each need a fifth of it.
             "store": {"directory": place.dir.join("store"), "minFree": "1Gi"},
             "fileOrigins": {"allowedRoots": [dir]},
-            // No kubelet would call it.
-            "csi": {"enabled": false},
+            // No kubelet would call it; a test that plays kubelet switches it on.
+            "csi": {
+                "enabled": false,
+                "socket": place.dir.join("csi.sock"),
+                "registrationDirectory": place.dir.join("reg"),
+            },
+            "fuse": {"keeperSocket": place.dir.join("keeper/keeper.sock")},
             "admin": {"listen": place.admin},
         });
         overlay(&mut all, config);

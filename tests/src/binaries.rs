@@ -32,6 +32,14 @@ const S3_SERVER: GoProgram = GoProgram {
     names: &["versitygw"],
 };
 
+const CSI_SUITE: GoProgram = GoProgram {
+    module: "csisanity",
+    package: ".",
+    ldflags: "-s -w",
+    note: "the conformance suite of CSI drivers, csi-test 5.6.0, half a minute",
+    names: &["csisanity"],
+};
+
 /// The path of a Kubernetes program or etcd, by its usual name.
 ///
 /// The folder in `KUBEBUILDER_ASSETS` is asked first; what it lacks (it often has no scheduler) is built.
@@ -54,6 +62,14 @@ pub fn kubernetes(name: &str) -> Result<PathBuf> {
 /// When it has to be built and cannot be.
 pub fn s3_server() -> Result<PathBuf> {
     Ok(S3_SERVER.provide()?.join("versitygw"))
+}
+
+/// The path of the conformance suite of CSI drivers.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn csi_suite() -> Result<PathBuf> {
+    Ok(CSI_SUITE.provide()?.join("csisanity"))
 }
 
 /// The path of a program of Debian's `prometheus` package (`prometheus`, `promtool`): the installed one, or else the
@@ -79,6 +95,7 @@ pub fn prepare() -> Result<()> {
         kubernetes(name)?;
     }
     s3_server()?;
+    csi_suite()?;
     prometheus("prometheus")?;
     prometheus("promtool")?;
     Ok(())

@@ -87,6 +87,22 @@ impl Cluster {
         self.listed(name).await
     }
 
+    /// Likewise, from another address of the origin than the proxy's.
+    ///
+    /// # Errors
+    /// When it is refused or not listed.
+    pub async fn s3_dataset_at(
+        &self,
+        name: &str,
+        bucket: &Bucket,
+        folder: &str,
+        endpoint: String,
+    ) -> Result<Value> {
+        self.kube.apply(&credentials()).await?;
+        self.dataset(name, json!({"origins": [origin(bucket, folder, endpoint)]})).await?;
+        self.listed(name).await
+    }
+
     /// Makes a dataset of a local folder and waits until it is listed.
     ///
     /// # Errors

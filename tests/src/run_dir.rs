@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::cache;
 
+/// Longest part of a name: paths of sockets end at 107 bytes.
+const LONGEST: usize = 20;
+
 /// A new empty folder below the cache folder.
 #[derive(Debug)]
 pub struct RunDir {
@@ -27,7 +30,7 @@ impl RunDir {
         std::fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
         clear(&parent, Duration::from_secs(3600))?;
         let path = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
+            .prefix(&format!("{}-", &name[..name.floor_char_boundary(LONGEST)]))
             .tempdir_in(&parent)
             .context("cannot make a folder for the run")?
             .keep();

@@ -22,6 +22,7 @@ fn pods_read_their_data() -> Result<()> {
         a_pod_goes_to_the_warm_node_and_reads(cluster, &digests).await?;
         nothing_can_be_written(cluster).await?;
         a_pod_on_a_cold_node_starts_at_once_and_fetches_what_it_reads(cluster, &digests).await?;
+        a_pod_reads_on_by_fuse_while_its_agent_is_replaced(cluster, &digests).await?;
         two_datasets_in_one_pod(cluster, &digests).await?;
         a_claim_of_a_dataset(cluster, &digests).await?;
         nobody_reads_what_is_not_shared_with_him(cluster).await?;
@@ -96,6 +97,29 @@ async fn a_pod_on_a_cold_node_starts_at_once_and_fetches_what_it_reads(
         "on {node} it read {seen:?}; {digests:?} is right"
     );
     cluster.delete("cold").await
+}
+
+async fn a_pod_reads_on_by_fuse_while_its_agent_is_replaced(
+    cluster: &RealCluster,
+    digests: &Digests,
+) -> Result<()> {
+    // Nothing of it is there when the volume is made, so that it is a FUSE view for the pod's whole life.
+    cluster.s3.proxy.hold_gets_after(0);
+    let pod =
+        reader("reads-on").mounts("labels").on("node-1").for_ever(digests).create(&cluster.kube).await?;
+    eventually("its volume to be mounted", PODS, async || {
+        let (mounts, _) = traces(cluster, "node-1")?;
+        ensure!(mounts.iter().any(|line| line.contains("fuse.hearth")), "{mounts:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.s3.proxy.release_gets();
+    cluster.goes_on(&pod, 2).await?;
+    replace_agent(cluster, "node-1").await?;
+    cluster.goes_on(&pod, 3).await?;
+    one_trace(cluster, "node-1")?;
+    cluster.delete("reads-on").await?;
+    no_trace(cluster, "node-1").await
 }
 
 async fn two_datasets_in_one_pod(cluster: &RealCluster, digests: &Digests) -> Result<()> {
@@ -175,14 +199,7 @@ async fn a_dataset_deleted_while_it_is_read(cluster: &RealCluster, digests: &Dig
 async fn an_agent_that_is_replaced_while_a_pod_reads(cluster: &RealCluster, digests: &Digests) -> Result<()> {
     let pod = reader("steady").mounts("images").on("node-2").for_ever(digests).create(&cluster.kube).await?;
     cluster.goes_on(&pod, 2).await?;
-    let old = cluster.agent_of("node-2").await?;
-    cluster.kube.api::<Pod>("hearth-system").delete(&old, &DeleteParams::default()).await?;
-    eventually("another agent on node-2", PODS, async || match cluster.agent_of("node-2").await? {
-        new if new == old => bail!("{old} is still there"),
-        _ => Ok(()),
-    })
-    .await?;
-    cluster.rolled_out("hearth-node-agent").await?;
+    replace_agent(cluster, "node-2").await?;
     cluster.goes_on(&pod, 3).await?;
 
     let restart = ["rollout", "restart", "daemonset", "hearth-node-agent", "-n", "hearth-system"];
@@ -230,6 +247,18 @@ async fn a_node_that_loses_power(cluster: &mut RealCluster, digests: &Digests) -
     can_mount(cluster, "after-the-power-cut", "node-3", digests).await?;
     cluster.delete("survivor").await?;
     no_trace(cluster, "node-3").await
+}
+
+/// Deletes the agent's pod on a node and waits for the next one.
+async fn replace_agent(cluster: &RealCluster, node: &str) -> Result<()> {
+    let old = cluster.agent_of(node).await?;
+    cluster.kube.api::<Pod>("hearth-system").delete(&old, &DeleteParams::default()).await?;
+    eventually(&format!("another agent on {node}"), PODS, async || match cluster.agent_of(node).await? {
+        new if new == old => bail!("{old} is still there"),
+        _ => Ok(()),
+    })
+    .await?;
+    cluster.rolled_out("hearth-node-agent").await
 }
 
 /// A new pod on this node reads.

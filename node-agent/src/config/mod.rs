@@ -124,6 +124,9 @@ pub struct FuseSection {
     /// then it fails with EIO.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
+    /// The keeper's socket, by which FUSE views outlive the agent. The agent makes its
+    /// directory the keeper's.
+    pub keeper_socket: PathBuf,
 }
 
 /// The `admin` section.
@@ -179,7 +182,7 @@ impl Default for CsiSection {
 
 impl Default for FuseSection {
     fn default() -> Self {
-        Self { read_timeout: Duration::from_secs(60) }
+        Self { read_timeout: Duration::from_secs(60), keeper_socket: "/run/hearth/keeper.sock".into() }
     }
 }
 
@@ -302,6 +305,7 @@ impl Config {
         for (name, path) in [
             ("csi.socket", &self.csi.socket),
             ("csi.registrationDirectory", &self.csi.registration_directory),
+            ("fuse.keeperSocket", &self.fuse.keeper_socket),
         ] {
             ensure!(path.is_absolute(), "{name} is {}, and an absolute path is allowed", path.display());
         }

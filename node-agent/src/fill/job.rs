@@ -17,6 +17,9 @@ const RECHECK: Duration = Duration::from_secs(60);
 /// When to look again for what another want is fetching.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 
+/// Longest pause after a failure while somebody waits.
+const HURRIED: Duration = Duration::from_secs(5);
+
 /// What tells wants apart, whoever asks and how urgently.
 pub(super) type Key = (ManifestHash, Vec<String>);
 
@@ -147,20 +150,21 @@ impl Job {
         Some((source, run))
     }
 
-    /// Somebody waits for these blocks. What was all here is looked at again; what
-    /// failed keeps its pause.
-    pub(super) fn urge(&mut self, blocks: &RoaringBitmap, now: Instant) {
+    /// Somebody waits for these blocks. What was all here is looked at again, and what
+    /// failed sooner than it would be. Those of them that cannot come, as their objects
+    /// are not what was listed.
+    pub(super) fn urge(&mut self, blocks: &RoaringBitmap, now: Instant) -> RoaringBitmap {
         match self.phase {
             Phase::Active => self.plan.urge(blocks),
             Phase::Preparing => self.urged |= blocks,
-            Phase::Waiting(_) => {
+            Phase::Waiting(at) => {
                 self.urged |= blocks;
-                if self.done {
-                    self.done = false;
-                    self.phase = Phase::Waiting(now);
-                }
+                let pause = if self.done { Duration::ZERO } else { HURRIED };
+                self.done = false;
+                self.phase = Phase::Waiting(at.min(now + pause));
             }
         }
+        self.plan.changed(blocks)
     }
 
     /// Whether somebody waits for a request that it has to hand out.

@@ -40,3 +40,19 @@ async fn failures_wait_longer_and_longer_until_the_spec_changes() {
     job.update(Want { generation: 2, ..want() }, before);
     assert_eq!(job.due(), Some(before));
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_somebody_waits_pauses_are_short() {
+    let now = Instant::now();
+    let mut job = Job::new(want(), now);
+    for _ in 0..10 {
+        job.begin_preparing();
+        job.prepared(Err(denied()), now + Duration::from_secs(3600));
+    }
+    let blocks = RoaringBitmap::from_iter([1]);
+    assert!(job.urge(&blocks, now).is_empty());
+    assert_eq!(job.due(), Some(now + HURRIED));
+    // Asking again does not put it off.
+    job.urge(&blocks, now + Duration::from_secs(4));
+    assert_eq!(job.due(), Some(now + HURRIED));
+}

@@ -177,7 +177,8 @@ impl Fill {
         let now = Instant::now();
         for (hash, blocks) in self.demands.take() {
             for (_, job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == hash) {
-                job.urge(&blocks, now);
+                let refused = job.urge(&blocks, now);
+                self.demands.refuse(hash, &refused, now);
             }
         }
     }

@@ -99,6 +99,11 @@ impl Plan {
         !self.changed.is_empty()
     }
 
+    /// Those of these blocks whose objects are not what the manifest says.
+    pub(super) fn changed(&self, blocks: &RoaringBitmap) -> RoaringBitmap {
+        blocks & &self.changed
+    }
+
     /// Hands out the next request: what is urgent, and then the rest, in the manifest's order.
     pub(super) fn next(&mut self, manifest: &Manifest, in_flight: &InFlight) -> Option<Run> {
         loop {

@@ -1,5 +1,6 @@
 //! Reads of one version: from what is here at once, and from what is not as soon as it comes.
 
+use super::ahead::Ahead;
 use super::blocks::Blocks;
 use crate::fill::Demands;
 use crate::metrics::Metrics;
@@ -7,13 +8,12 @@ use crate::store::Store;
 use bytes::{Bytes, BytesMut};
 use hearth_core::block::{BLOCK_SIZE, BlockNumber, blocks_touching};
 use hearth_core::manifest::{File, Manifest, ManifestHash};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Blocks behind the one that is read that a sequential reader will soon want.
-const AHEAD: BlockNumber = 8;
 /// How often a block that does not come is demanded again: what was demanded may have
 /// failed, or have been dropped for a new plan.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -41,11 +41,8 @@ pub(crate) struct Reader {
     hash: ManifestHash,
     manifest: Arc<Manifest>,
     dataset: String,
+    ahead: Mutex<Ahead>,
 }
-
-/// The read cannot be answered; it has been told and counted.
-#[derive(Debug)]
-pub(super) struct Failed;
 
 impl Reader {
     pub(crate) fn new(
@@ -54,7 +51,7 @@ impl Reader {
         manifest: Arc<Manifest>,
         dataset: String,
     ) -> Self {
-        Self { parts, hash, manifest, dataset }
+        Self { parts, hash, manifest, dataset, ahead: Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -80,19 +77,21 @@ impl Reader {
         Some(part(&block, blocks.start, &wanted))
     }
 
-    /// Reads up to `size` bytes; fewer only at the end of the file.
-    pub(super) async fn read(&self, index: u32, offset: u64, size: u32) -> Result<Bytes, Failed> {
-        let Some(file) = self.manifest.file(index as usize) else { return Err(Failed) };
+    /// Reads up to `size` bytes; fewer only at the end of the file. Or why not.
+    pub(super) async fn read(&self, index: u32, offset: u64, size: u32) -> Result<Bytes, String> {
+        let file = self.manifest.file(index as usize).ok_or("the version has no such file")?;
         let wanted = offset..offset.saturating_add(size.into()).min(file.size);
         if wanted.is_empty() {
             return Ok(Bytes::new());
         }
         let blocks = blocks_touching(file.size, &wanted);
+        let number = |at: u64| file.first_block + at as BlockNumber;
+        let (first, last) = (number(blocks.start), number(blocks.end - 1));
+        let ahead = self.ahead.lock().reads(file.first_block, first, last);
+        self.demand(first..last.saturating_add(ahead + 1).min(file.blocks().end));
         let mut all = BytesMut::new();
         for at in blocks.clone() {
-            let number = file.first_block + at as BlockNumber;
-            let last = file.first_block + blocks.end as BlockNumber - 1;
-            let block = self.block(&file, number, last).await.map_err(|why| self.failed(&file, &why))?;
+            let block = self.block(&file, number(at), last).await?;
             let part = part(&block, at, &wanted);
             if blocks.end - blocks.start == 1 {
                 return Ok(part);
@@ -105,23 +104,20 @@ impl Reader {
     /// One block of a read that goes on to `last`; waits until it has come.
     async fn block(&self, file: &File<'_>, number: BlockNumber, last: BlockNumber) -> Result<Bytes, String> {
         let deadline = Instant::now() + self.parts.timeout;
-        let numbers = file.blocks();
-        // Whoever has just read the block before reads on.
-        let reads_on = number > numbers.start && self.parts.blocks.kept(self.hash, number - 1).is_some();
-        let ahead = if reads_on { last.saturating_add(AHEAD) } else { last };
-        let ahead = (ahead + 1).min(numbers.end);
-        let mut is_first = true;
+        let mut again = Instant::now() + AGAIN;
         loop {
             let mut arrived = std::pin::pin!(self.parts.arrived.notified());
             arrived.as_mut().enable();
             let found = self.parts.blocks.get(self.hash, file, number).await;
             let found = found.map_err(|error| error.to_string())?;
-            if found.is_none() || (is_first && reads_on) {
-                self.demand(number..ahead);
-            }
-            is_first = false;
             if let Some(block) = found {
                 return Ok(block);
+            }
+            if self.parts.demands.is_refused(&self.hash, number) {
+                return Err(
+                    "its object was changed or deleted at the origin, and this version of it is not here"
+                        .to_owned(),
+                );
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -132,18 +128,35 @@ impl Reader {
                 ));
             }
             let _ = tokio::time::timeout(left.min(AGAIN), arrived).await;
+            if Instant::now() >= again {
+                self.demand(number..last + 1);
+                again += AGAIN;
+            }
         }
     }
 
     fn demand(&self, numbers: std::ops::Range<BlockNumber>) {
-        let missing = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number));
-        self.parts.demands.demand(self.hash, missing);
+        let missing: Vec<_> = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number)).collect();
+        if !missing.is_empty() {
+            self.parts.demands.demand(self.hash, missing);
+        }
     }
 
-    fn failed(&self, file: &File<'_>, why: &str) -> Failed {
+    /// Tells and counts a read that has failed.
+    pub(super) fn failed(&self, index: u32, why: &str) {
+        let file = self.manifest.file(index as usize).map_or("", |file| file.path);
         self.parts.metrics.fuse_read_errors.inc();
-        tracing::warn!(dataset = self.dataset, file = file.path, "a read fails with EIO: {why}");
-        Failed
+        tracing::warn!(dataset = self.dataset, file, "a read fails with EIO: {why}");
+    }
+
+    /// Tells and counts a request that has ended the agents before this one.
+    pub(super) fn refused(&self, request: u64) {
+        self.parts.metrics.fuse_read_errors.inc();
+        tracing::error!(
+            dataset = self.dataset,
+            request,
+            "a request fails with EIO: no agent has lived to answer it, and it is not tried again"
+        );
     }
 }
 

@@ -1,7 +1,8 @@
 //! Answers the kernel's calls. What may wait is answered from a task, so that the
 //! threads that take calls never do.
 
-use super::opens::{Mode, Opens};
+use super::ledger::Mode;
+use super::opens::Opens;
 use super::reader::Reader;
 use super::tree::{Node, Tree};
 use crate::views::{DIRECTORY_MODE, FILE_MODE};
@@ -10,11 +11,13 @@ use fuser::{
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyStatfs, Request,
 };
+use hearth_fuse_device::{Kernel, open_backing, opened_passthrough};
 use std::ffi::OsStr;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// Nothing changes under a version.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -30,15 +33,32 @@ const LONGEST_NAME: u32 = 255;
 pub(super) struct View {
     tree: Tree,
     reader: Arc<Reader>,
-    opens: Opens,
+    opens: Arc<Opens>,
     handle: Handle,
+    shutdown: CancellationToken,
     /// Whether the kernel can read whole files itself.
     passthrough: bool,
 }
 
 impl View {
-    pub(super) fn new(tree: Tree, reader: Reader, handle: Handle) -> Self {
-        Self { tree, reader: Arc::new(reader), opens: Opens::default(), handle, passthrough: false }
+    pub(super) fn new(
+        tree: Tree,
+        reader: Reader,
+        opens: Arc<Opens>,
+        handle: Handle,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { tree, reader: Arc::new(reader), opens, handle, shutdown, passthrough: false }
+    }
+
+    /// Whether a request must not be tried again: it may be what ended the processes before.
+    fn refuses(&self, request: &Request) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_suspect = self.opens.ledger().is_suspect(request.unique().0, now).unwrap_or(false);
+        if is_suspect {
+            self.reader.refused(request.unique().0);
+        }
+        is_suspect
     }
 
     fn attributes(&self, node: Node) -> Option<FileAttr> {
@@ -93,19 +113,41 @@ impl View {
     }
 
     /// How a file that nobody has open is to be read.
-    fn mode(&self, index: u32, reply: &ReplyOpen) -> Mode {
+    fn mode(&self, index: u32) -> Mode {
         if !self.passthrough {
             return Mode::Served;
         }
         let whole = self.reader.store().whole_file(self.reader.hash(), index as usize).ok().flatten();
         let Some(path) = whole else { return Mode::Served };
-        match fs::File::open(path).and_then(|file| reply.open_backing(file)) {
-            Ok(backing) => Mode::Passthrough(Arc::new(backing)),
+        match fs::File::open(path).and_then(|file| open_backing(self.opens.device(), file)) {
+            Ok(id) => Mode::Passthrough(id),
             // It went meanwhile, or the kernel does not like where it lies.
             Err(error) => {
                 tracing::debug!("a whole file is served without passthrough: {error}");
                 Mode::Served
             }
+        }
+    }
+}
+
+/// A read that waits. The library answers EIO for what is dropped; but a task that is
+/// dropped because the process ends has not failed, and is left to the next process.
+struct Pending(Option<ReplyData>);
+
+impl Pending {
+    fn answer(&mut self, answer: impl FnOnce(ReplyData)) {
+        if let Some(reply) = self.0.take() {
+            answer(reply);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take()
+            && !std::thread::panicking()
+        {
+            std::mem::forget(reply);
         }
     }
 }
@@ -136,10 +178,14 @@ impl Filesystem for View {
         // 2: the store may lie on an overlay itself.
         self.passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(2).is_ok();
-        Ok(())
+        let kernel = Kernel { capabilities: config.capabilities().bits(), minor: config.kernel_abi().1 };
+        self.opens.ledger().greet(kernel)
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         let found = self
             .directory(parent)
             .zip(name.to_str())
@@ -151,28 +197,35 @@ impl Filesystem for View {
         }
     }
 
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         match self.tree.node(inode.0).and_then(|node| self.attributes(node)) {
             Some(attributes) => reply.attr(&FOREVER, &attributes),
             None => reply.error(Errno::ENOENT),
         }
     }
 
-    fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
-        // Without state: the handle says no more than the inode.
-        let handle = FileHandle(inode.0);
-        match self.opens.open(inode.0, || self.mode(index, &reply)) {
-            Mode::Served => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-            Mode::Passthrough(backing) => {
-                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing);
+        match self.opens.open(request.unique().0, inode.0, || self.mode(index)) {
+            Ok((handle, Mode::Served)) => {
+                reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
             }
+            Ok((handle, Mode::Passthrough(id))) => {
+                opened_passthrough(reply, FileHandle(handle), FopenFlags::FOPEN_NOFLUSH, id);
+            }
+            Err(error) => reply.error(error.into()),
         }
     }
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -181,15 +234,24 @@ impl Filesystem for View {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
         if let Some(bytes) = self.reader.read_kept(index, offset, size) {
             return reply.data(&bytes);
         }
-        let reader = self.reader.clone();
+        let (reader, shutdown) = (self.reader.clone(), self.shutdown.clone());
+        let mut pending = Pending(Some(reply));
         self.handle.spawn(async move {
             match reader.read(index, offset, size).await {
-                Ok(bytes) => reply.data(&bytes),
-                Err(_) => reply.error(Errno::EIO),
+                Ok(bytes) => pending.answer(|reply| reply.data(&bytes)),
+                // Perhaps only because this process ends: the next one will know.
+                Err(_) if shutdown.is_cancelled() => {}
+                Err(why) => {
+                    reader.failed(index, &why);
+                    pending.answer(|reply| reply.error(Errno::EIO));
+                }
             }
         });
     }
@@ -198,13 +260,15 @@ impl Filesystem for View {
         &self,
         _: &Request,
         inode: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.opens.release(inode.0);
+        if let Err(error) = self.opens.release(handle.0, inode.0) {
+            tracing::warn!("a file's end cannot be noted: {error}");
+        }
         reply.ok();
     }
 
@@ -212,7 +276,17 @@ impl Filesystem for View {
         reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
     }
 
-    fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         let Some(directory) = self.directory(inode) else { return reply.error(Errno::ENOTDIR) };
         self.list(directory, offset, |node, next, name| {
             reply.add(INodeNo(node.inode()), next, kind(node), name)
@@ -222,12 +296,15 @@ impl Filesystem for View {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        if self.refuses(request) {
+            return reply.error(Errno::EIO);
+        }
         let Some(directory) = self.directory(inode) else { return reply.error(Errno::ENOTDIR) };
         self.list(directory, offset, |node, next, name| {
             self.attributes(node).is_some_and(|attributes| {

@@ -113,7 +113,7 @@ async fn a_cold_dataset_is_there_at_once_and_reads_right() {
     assert_ne!(world.kind("two").as_deref(), Some("fuse.hearth"));
     world.unpublish("one").await;
     assert_eq!(world.fuse_mounts(), 0);
-    eventually(|| "a session lives on".to_owned(), || world.views.sessions() == 0).await;
+    eventually(|| "a session lives on".to_owned(), || world.views.sessions() == (0, 0)).await;
     world.unpublish("two").await;
     assert_eq!((world.views.counts(), world.views.in_use().versions()), ((0, 0), 0));
 }
@@ -199,6 +199,7 @@ async fn a_volume_is_taken_up_again_by_the_next_agent() {
     let name = record::name_of("csi-one", &world.target("one"));
     let place = world.directory.path().join("store/views/fuse").join(name);
     let _ = unmount(&place, UnmountFlags::FORCE);
+    eventually(|| "the session lives on".to_owned(), || world.views.sessions() == (0, 0)).await;
     assert!(fs::read_dir(world.target("one")).is_err(), "nobody serves it");
     let state = world.views.state("csi-one", &world.target("one")).await.unwrap().unwrap();
     assert!(state.problem.is_some_and(|problem| problem.contains("FUSE session has ended")));
@@ -208,6 +209,7 @@ async fn a_volume_is_taken_up_again_by_the_next_agent() {
     assert!(world.seen_by_reader("one").await == world.expected("", |_| true));
     // The same when it dies under an agent that lives.
     let _ = unmount(&place, UnmountFlags::FORCE);
+    eventually(|| "the session lives on".to_owned(), || world.views.sessions() == (0, 0)).await;
     assert_eq!(world.publish_cold("one").await.unwrap(), Published::Now);
     assert!(world.seen_by_reader("one").await == world.expected("", |_| true));
     world.unpublish("one").await;

@@ -46,7 +46,7 @@ use parking_lot::Mutex;
 use record::{Records, name_of};
 use served::Served;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -55,6 +55,8 @@ use trees::Trees;
 
 /// When to look again after an error.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the keeper is there.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// What views need.
 pub struct ViewParts {
@@ -68,6 +70,10 @@ pub struct ViewParts {
     pub metrics: Arc<Metrics>,
     /// Longest time that a read waits for what is not here.
     pub read_timeout: Duration,
+    /// Where the keeper of FUSE sessions is, if they are to be kept.
+    pub keeper: Option<PathBuf>,
+    /// Cancelled when the agent is asked to end.
+    pub shutdown: CancellationToken,
 }
 
 /// The volumes of one node. Clones are the same.
@@ -127,10 +133,11 @@ impl Views {
             metrics: parts.metrics,
             timeout: parts.read_timeout,
         };
+        let (served, orphans) = Served::open(&directory.join("fuse"), reader, parts.keeper, parts.shutdown)?;
         let views = Self(Arc::new(Inner {
             trees: Trees::open(parts.store.clone(), &trees, &scratch, &kept)?,
             binder: Binder::new(&directory.join("staging"))?,
-            served: Served::open(&directory.join("fuse"), reader)?,
+            served,
             store: parts.store,
             datasets: parts.datasets,
             manifests: parts.manifests,
@@ -143,7 +150,7 @@ impl Views {
             grown: Notify::new(),
             arrived,
         }));
-        views.0.recover();
+        views.0.recover(orphans);
         Ok(views)
     }
 
@@ -162,9 +169,9 @@ impl Views {
         self.0.demands.clone()
     }
 
-    /// How many FUSE sessions live.
-    pub fn sessions(&self) -> usize {
-        self.0.served.count()
+    /// How many FUSE sessions live, and how many of them outlive this process.
+    pub fn sessions(&self) -> (usize, usize) {
+        self.0.served.sessions().count()
     }
 
     /// How many volumes are published: as native views, and as FUSE views.
@@ -191,8 +198,17 @@ impl Views {
                 self.0.expire_wants();
             }
         };
+        let kept = async {
+            let mut tick = tokio::time::interval(LOOK_AFTER);
+            loop {
+                tick.tick().await;
+                let inner = self.0.clone();
+                let _ = tokio::task::spawn_blocking(move || inner.served.sessions().look_after()).await;
+            }
+        };
         tokio::select! {
             () = grown => Ok(()),
+            () = kept => Ok(()),
             () = expired => Ok(()),
             () = self.tell_arrivals() => Ok(()),
             () = shutdown.cancelled() => Ok(()),

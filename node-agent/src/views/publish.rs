@@ -134,7 +134,7 @@ impl Views {
             inner.published.lock().records.put(recorded.clone())?;
             match view {
                 View::Fuse => inner.served.mount(&recorded, hash, &manifest, &part.files)?,
-                View::Native => inner.served.unmount(&name_of(&recorded.volume, &recorded.target))?,
+                View::Native => inner.served.unmount(&recorded.name())?,
             }
             bind_at(&inner, &source, &target)
         });
@@ -295,13 +295,15 @@ impl fmt::Display for View {
 
 impl Inner {
     /// Whether what a record says is mounted, and alive.
-    fn is_published(&self, record: &Record) -> Result<bool, ViewError> {
-        let source = match (&record.fetched, record.manifest()) {
-            (Some(_), _) => self.served.place(&name_of(&record.volume, &record.target)),
-            (None, Some(hash)) => self.trees.place(hash, &record.tree_globs).join(&record.root),
-            (None, None) => return Ok(false),
-        };
-        Ok(is_mount(&record.target)? && is_same(&source, &record.target))
+    pub(super) fn is_published(&self, record: &Record) -> Result<bool, ViewError> {
+        if !is_mount(&record.target)? {
+            return Ok(false);
+        }
+        if record.fetched.is_some() {
+            return Ok(self.served.sessions().serves(&record.name(), &record.target));
+        }
+        let Some(hash) = record.manifest() else { return Ok(false) };
+        Ok(is_same(&self.trees.place(hash, &record.tree_globs).join(&record.root), &record.target))
     }
 }
 

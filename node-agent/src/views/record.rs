@@ -90,7 +90,8 @@ impl Record {
         ManifestHash::parse(&self.manifest)
     }
 
-    fn file_name(&self) -> String {
+    /// What everything of this volume at this target is called.
+    pub(super) fn name(&self) -> String {
         name_of(&self.volume, &self.target)
     }
 }
@@ -127,7 +128,7 @@ impl Records {
             let bytes = fs::read(&path).map_err(io_error("cannot read", &path))?;
             match serde_json::from_slice::<Record>(&bytes) {
                 Ok(record) if record.format == FORMAT && record.manifest().is_some() => {
-                    known.insert(record.file_name(), record);
+                    known.insert(record.name(), record);
                 }
                 Ok(record) => {
                     tracing::warn!(path = %path.display(), format = record.format, "a volume's record is of another release");
@@ -151,7 +152,7 @@ impl Records {
 
     /// Keeps a record, durably.
     pub(super) fn put(&mut self, record: Record) -> Result<(), ViewError> {
-        let name = record.file_name();
+        let name = record.name();
         let (path, new) = (self.directory.join(&name), self.directory.join(format!("{name}.new")));
         let written = || -> io::Result<()> {
             let mut file = File::create(&new)?;

@@ -4,38 +4,44 @@
 use super::bind::unmount_all;
 use super::error::{ViewError, io_error};
 use super::publish::bind_at;
-use super::record::{Record, name_of};
+use super::record::Record;
 use super::trees::files_of_selection;
 use super::{Inner, wants};
-use crate::fuse::{self, Reader, ReaderParts, Sessions};
+use crate::fuse::{Orphan, Reader, ReaderParts, Sessions, Tree};
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::selection::Selection;
 use roaring::RoaringBitmap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// The FUSE views of one node.
 pub(super) struct Served {
     directory: PathBuf,
     sessions: Sessions,
     reader: ReaderParts,
-    handle: Handle,
 }
 
 impl Served {
-    pub(super) fn open(directory: &Path, reader: ReaderParts) -> Result<Self, ViewError> {
+    /// With the keeper at `keeper`; and the sessions that it has kept.
+    pub(super) fn open(
+        directory: &Path,
+        reader: ReaderParts,
+        keeper: Option<PathBuf>,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, Vec<Orphan>), ViewError> {
         fs::create_dir_all(directory).map_err(io_error("cannot make", directory))?;
-        let sessions = Sessions::default();
-        Ok(Self { directory: directory.to_owned(), sessions, reader, handle: Handle::current() })
+        let (sessions, orphans) = Sessions::new(keeper, Handle::current(), shutdown);
+        Ok((Self { directory: directory.to_owned(), sessions, reader }, orphans))
     }
 
-    /// How many sessions live.
-    pub(super) fn count(&self) -> usize {
-        self.sessions.count()
+    /// The sessions.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// Where the view of a record is mounted.
@@ -51,13 +57,25 @@ impl Served {
         manifest: &Arc<Manifest>,
         files: &RoaringBitmap,
     ) -> Result<(), ViewError> {
-        let place = self.place(&name_of(&record.volume, &record.target));
+        let name = record.name();
+        let place = self.place(&name);
         unmount_all(&place)?;
         fs::create_dir_all(&place).map_err(io_error("cannot make", &place))?;
-        let tree = fuse::Tree::new(manifest.clone(), files, &record.root);
-        let reader = Reader::new(self.reader.clone(), hash, manifest.clone(), record.dataset.clone());
-        fuse::serve(&self.sessions, &place, tree, reader, self.handle.clone())
+        let (tree, reader) = self.shown(record, hash, manifest, files);
+        self.sessions
+            .begin(&name, &place, tree, reader)
             .map_err(io_error("cannot mount a FUSE view at", &place))
+    }
+
+    fn shown(
+        &self,
+        record: &Record,
+        hash: ManifestHash,
+        manifest: &Arc<Manifest>,
+        files: &RoaringBitmap,
+    ) -> (Tree, Reader) {
+        let tree = Tree::new(manifest.clone(), files, &record.root);
+        (tree, Reader::new(self.reader.clone(), hash, manifest.clone(), record.dataset.clone()))
     }
 
     /// Takes a view away; one that is not there is fine. Its session ends with the
@@ -87,45 +105,66 @@ impl Served {
 }
 
 impl Inner {
-    /// Gives the FUSE views of the last run new sessions: theirs ended with it. A pod
-    /// that runs keeps the dead mount; its next container gets the new one.
-    pub(super) fn recover(&self) {
+    /// Goes on with the FUSE views of the last run. Those that the keeper has kept never
+    /// notice; the others are mounted anew: a pod that runs keeps the dead mount, and its
+    /// next container gets the new one.
+    pub(super) fn recover(&self, orphans: Vec<Orphan>) {
         let records: Vec<Record> = self.published.lock().records.all().cloned().collect();
         let served = records.iter().filter(|record| record.fetched.is_some());
-        let names = served.clone().map(|record| name_of(&record.volume, &record.target)).collect();
+        let names = served.clone().map(Record::name).collect();
         if let Err(error) = self.served.keep(&names) {
             tracing::warn!("what is left of FUSE views cannot be taken away: {error}");
         }
+        let mut orphans_of: HashMap<String, Vec<Orphan>> = HashMap::new();
+        for orphan in orphans {
+            match names.contains(orphan.name()) {
+                true => orphans_of.entry(orphan.name().to_owned()).or_default().push(orphan),
+                false => self.served.sessions.give_up(&orphan),
+            }
+        }
         for record in served {
-            match self.recover_one(record) {
-                Ok(()) => {
-                    tracing::info!(dataset = record.dataset, target = %record.target.display(), "taken up again, fuse");
-                }
+            let orphans = orphans_of.remove(&record.name()).unwrap_or_default();
+            let dataset = &record.dataset;
+            let target = record.target.display();
+            match self.recover_one(record, orphans) {
+                Ok(how) => tracing::info!(dataset, %target, "{how}, fuse"),
                 Err(error) => {
-                    tracing::warn!(dataset = record.dataset, target = %record.target.display(), "a FUSE view cannot be taken up again: {error}");
+                    tracing::warn!(dataset, %target, "a FUSE view cannot be taken up again: {error}")
                 }
             }
         }
     }
 
-    fn recover_one(&self, record: &Record) -> Result<(), ViewError> {
-        unmount_all(&record.target)?;
+    fn recover_one(&self, record: &Record, orphans: Vec<Orphan>) -> Result<&'static str, ViewError> {
         let gone =
             || ViewError::NotYet("its version is not on this node any more; kubelet asks again".to_owned());
-        let hash = record.manifest().filter(|hash| self.store.is_adopted(hash)).ok_or_else(gone)?;
-        let manifest = self.store.manifest(&hash)?.ok_or_else(gone)?;
+        let version = record.manifest().filter(|hash| self.store.is_adopted(hash)).ok_or_else(gone);
+        let version = version.and_then(|hash| Ok((hash, self.store.manifest(&hash)?.ok_or_else(gone)?)));
+        let (hash, manifest) = version.inspect_err(|_| {
+            orphans.iter().for_each(|orphan| self.served.sessions.give_up(orphan));
+        })?;
         if let Some(want) = record.want() {
-            self.want(name_of(&record.volume, &record.target), want, wants::Until::Unpublished);
+            self.want(record.name(), want, wants::Until::Unpublished);
         }
         let selection = Selection::new(record.globs.iter().cloned())
             .map_err(|error| ViewError::Invalid(error.to_string()))?;
-        self.served.mount(record, hash, &manifest, &files_of_selection(&manifest, &selection))?;
-        // kubelet may have ended the pod meanwhile, and will say so.
-        match record.target.is_dir() {
-            true => {
-                bind_at(self, &self.served.place(&name_of(&record.volume, &record.target)), &record.target)
+        let files = files_of_selection(&manifest, &selection);
+        // More than one when containers still read what was mounted before.
+        for orphan in orphans {
+            let (tree, reader) = self.served.shown(record, hash, &manifest, &files);
+            if let Err(error) = self.served.sessions.take_over(orphan, tree, reader) {
+                tracing::warn!(dataset = record.dataset, "a kept FUSE session cannot be taken over: {error}");
             }
-            false => Ok(()),
         }
+        if self.is_published(record)? {
+            return Ok("taken over");
+        }
+        unmount_all(&record.target)?;
+        self.served.mount(record, hash, &manifest, &files)?;
+        // kubelet may have ended the pod meanwhile, and will say so.
+        if record.target.is_dir() {
+            bind_at(self, &self.served.place(&record.name()), &record.target)?;
+        }
+        Ok("mounted again")
     }
 }

@@ -197,6 +197,8 @@ fn open(directory: &tempfile::TempDir, store: &Store, api: &FakeApi, metrics: &A
         manifests: Manifests::new(store.clone(), nobody),
         metrics: metrics.clone(),
         read_timeout: Duration::from_millis(1500),
+        keeper: None,
+        shutdown: CancellationToken::new(),
     };
     Views::open(&directory.path().join("store/views"), parts).unwrap()
 }

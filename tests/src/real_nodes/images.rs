@@ -42,6 +42,7 @@ pub(super) fn build(dir: &Path) -> Result<Vec<PathBuf>> {
         tools(dir)?,
         program(dir, "hearth-extender", "hearth/extender:0.1.0")?,
         program(dir, "hearth-node-agent", "hearth/node-agent:0.1.0")?,
+        program(dir, "hearth-keeper", "hearth/keeper:0.1.0")?,
     ];
     Ok(archives.into())
 }

@@ -105,6 +105,7 @@ impl RealCluster {
             self.driver_on(&format!("node-{index}")).await?;
         }
         self.rolled_out("hearth-extender").await?;
+        self.rolled_out("hearth-keeper").await?;
         self.rolled_out("hearth-node-agent").await
     }
 

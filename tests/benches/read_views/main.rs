@@ -1,0 +1,228 @@
+//! How fast programs read through both views, beside the same files on raw ext4 and
+//! other mounts of the same bucket.
+//!
+//! `cargo bench -p hearth-tests --bench read_views`, as root: it mounts, and empties the page cache.
+//!
+//! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
+//! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
+//! is the noise. Peers (s3fs, rclone) take part where they are installed.
+
+mod fill;
+mod peers;
+mod work;
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt};
+use hearth_tests::cluster::{Cluster, nodes};
+use hearth_tests::s3::{Bucket, S3};
+use hearth_tests::volumes::{self, Driver};
+use hearth_tests::wait::eventually;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use work::{ALL, Work, empty_page_cache};
+
+const NODE: &str = "node-1";
+const ROUNDS: usize = 5;
+/// Longest time that all of it may take to come.
+const FETCH: Duration = Duration::from_secs(600);
+/// Peers are too slow for more.
+const PEER_ROUNDS: usize = 1;
+
+/// What the tables are made in.
+pub(crate) struct Bench<'a> {
+    cluster: &'a Cluster,
+}
+
+impl Bench<'_> {
+    pub(crate) fn s3(&self) -> &S3 {
+        &self.cluster.s3
+    }
+
+    pub(crate) fn bucket(&self, name: &str) -> Result<Bucket> {
+        self.cluster.s3.bucket(name)
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.cluster.dir().join("bench")
+    }
+
+    pub(crate) fn driver(&self) -> Driver {
+        Driver::of(self.cluster, NODE)
+    }
+
+    /// Makes a dataset of a folder, beside the proxy of the tests.
+    pub(crate) async fn dataset(&self, name: &str, bucket: &str, folder: &str) -> Result<()> {
+        let endpoint = self.s3().endpoint().to_owned();
+        self.cluster.s3_dataset_at(name, &self.bucket(bucket)?, folder, endpoint).await.map(drop)
+    }
+}
+
+/// One column: where its files are.
+struct Variant {
+    name: String,
+    root: PathBuf,
+    rounds: usize,
+}
+
+fn main() -> Result<()> {
+    if !volumes::has_own_mounts() {
+        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = json!({"csi": {"enabled": true}});
+    let cluster = runtime.block_on(Cluster::start("read-views", &nodes(1).agent_config(config)))?;
+    let bench = Bench { cluster: &cluster };
+    let measured = runtime.block_on(measure(&bench));
+    if measured.is_err() {
+        eprintln!("{}", runtime.block_on(cluster.describe()));
+    }
+    measured?;
+    runtime.block_on(async { cluster.finish() });
+    Ok(())
+}
+
+async fn measure(bench: &Bench<'_>) -> Result<()> {
+    let _keeper = bench.driver().keeper(bench.cluster, "5m").await?;
+    let bucket = bench.bucket("reads")?;
+    eprintln!("uploading 20,000 × 100 kB, 1 GiB and 100,000 small files…");
+    upload(&bucket, "all/small", 20_000, 100_000).await?;
+    upload(&bucket, "all/many", 100_000, 100).await?;
+    bucket.put(&format!("all/{}", work::LARGE), content(1 << 30).slice(0..1 << 30)).await?;
+    bench.dataset("reads", "reads", "all").await?;
+
+    // A cold volume, and then a warm one of the same version.
+    let driver = bench.driver();
+    let fuse = driver.publish("fuse", &json!({"dataset": "reads"})).await?;
+    anyhow::ensure!(driver.kind("fuse")? == "fuse.hearth", "it was warm already");
+    eventually("all of it to be fetched", FETCH, async || {
+        let stats = driver.stats("fuse").await?;
+        let message = stats.volume_condition.map(|condition| condition.message).unwrap_or_default();
+        let mut counts = message.split(' ').filter_map(|word| word.parse::<u64>().ok());
+        anyhow::ensure!(counts.next() == counts.next(), "{message}");
+        Ok(())
+    })
+    .await?;
+    let native = driver.publish("native", &json!({"dataset": "reads"})).await?;
+    anyhow::ensure!(driver.kind("native")? != "fuse.hearth", "it is not wholly there");
+    let raw = bench.directory().join("raw");
+    eprintln!("copying it to plain files…");
+    copy(&native, &raw)?;
+
+    let ours = |name: &str, root: PathBuf| Variant { name: name.to_owned(), root, rounds: ROUNDS };
+    let mut variants = vec![
+        ours("ext4", raw.clone()),
+        ours("ext4 again", raw),
+        ours("native", native),
+        ours("FUSE, whole files", fuse),
+    ];
+    let mut mounted = Vec::new();
+    for name in peers::NAMES.into_iter().filter(|name| peers::is_installed(name)) {
+        let peer = peers::mount(name, bench.s3(), "reads", &bench.directory().join(name)).await?;
+        eprintln!("filling the cache of {name}…");
+        let root = peer.root.join("all");
+        let filled = root.clone();
+        tokio::task::spawn_blocking(move || -> Result<()> {
+            for work in ALL {
+                work.run(&filled, 0)?;
+            }
+            Ok(())
+        })
+        .await??;
+        variants.push(Variant { name: peer.name.to_owned(), root, rounds: PEER_ROUNDS });
+        mounted.push(peer);
+    }
+    for is_cold in [false, true] {
+        let (variants, cache) = (&variants, if is_cold { "cold" } else { "warm" });
+        let rows = tokio::task::block_in_place(|| rows(variants, is_cold))?;
+        println!(
+            "\npage cache {cache}: medians of {ROUNDS} rounds, taking turns; speed over the mean of both ext4"
+        );
+        print!("{:20}", "");
+        variants.iter().for_each(|variant| print!(" {:>18}", variant.name));
+        println!();
+        for (work, seconds) in rows {
+            print!("{:20}", work.name());
+            let ext4 = f64::midpoint(seconds[0], seconds[1]);
+            for seconds in seconds {
+                print!(" {:>8.3} s {:>5.2} ×", seconds, ext4 / seconds);
+            }
+            println!();
+        }
+    }
+    drop(mounted);
+    driver.unpublish("fuse").await?;
+    driver.unpublish("native").await?;
+    fill::table(bench).await
+}
+
+/// Seconds of each work in each variant.
+fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
+    let mut rows = Vec::new();
+    for work in ALL {
+        let mut results: Vec<Vec<f64>> = variants.iter().map(|_| Vec::new()).collect();
+        if !is_cold {
+            for variant in variants {
+                work.run(&variant.root, 0)?;
+            }
+        }
+        for round in 0..ROUNDS {
+            for turn in 0..variants.len() {
+                // Each is first in its turn.
+                let which = (round + turn) % variants.len();
+                let variant = &variants[which];
+                if round >= variant.rounds {
+                    continue;
+                }
+                if is_cold {
+                    empty_page_cache()?;
+                } else if round == 0 {
+                    // The same order as the one that is measured leaves everything as it was.
+                    work.run(&variant.root, 1)?;
+                }
+                let took = work.run(&variant.root, 1 + round as u64);
+                results[which].push(took.with_context(|| variant.name.clone())?.as_secs_f64());
+            }
+        }
+        rows.push((work, results.into_iter().map(|seconds| median(seconds.into_iter())).collect()));
+    }
+    Ok(rows)
+}
+
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The key of one object.
+pub(crate) fn key(folder: &str, object: usize) -> String {
+    format!("{folder}/part-{:03}/{object:06}.bin", object % 100)
+}
+
+/// Bytes that nobody can make small.
+fn content(length: usize) -> bytes::Bytes {
+    let mut content = vec![0; length];
+    fastrand::Rng::with_seed(1).fill(&mut content);
+    content.into()
+}
+
+pub(crate) async fn upload(bucket: &Bucket, folder: &str, objects: usize, size: usize) -> Result<()> {
+    // The same bytes, but for where each object begins in them.
+    let content = content(size + objects);
+    futures::stream::iter(0..objects)
+        .map(|object| {
+            let content = content.slice(object..object + size);
+            async move { bucket.put(&key(folder, object), content).await }
+        })
+        .buffer_unordered(16)
+        .try_collect()
+        .await
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to.parent().context("it lies in no folder")?)?;
+    let status = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status()?;
+    anyhow::ensure!(status.success(), "cp failed");
+    Ok(())
+}
