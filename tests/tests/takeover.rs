@@ -244,7 +244,7 @@ fn a_waiting_read_outlives_the_agent() -> Result<()> {
         let reading = std::thread::spawn(move || fs::read(file).map(|seen| seen == expected));
         let agent = cluster.agent(NODE)?;
         eventually("the origin to be asked", FETCH, async || {
-            let running = agent.metric("hearth_agent_fill_running", &[]).await?;
+            let running = agent.metric("hearth_agent_fill_requests_running", &[]).await?;
             ensure!(running > Some(0.0), "{running:?} requests");
             Ok(())
         })

@@ -69,7 +69,7 @@ impl node_server::Node for Node {
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
         let request = request.into_inner();
         let volume = request::volume_id(&request.volume_id).map_err(Status::invalid_argument)?;
-        let path = request::target("volume_path", &request.volume_path).map_err(Status::invalid_argument)?;
+        let path = request::volume_path(&request.volume_path).map_err(Status::invalid_argument)?;
         let state = self.views.state(&volume, &path).await.map_err(|error| status(&error))?;
         let unknown = || Status::not_found(format!("volume {volume} is not published at {}", path.display()));
         Ok(Response::new(stats(state.ok_or_else(unknown)?)))

@@ -23,6 +23,14 @@ pub(super) fn volume_id(id: &str) -> Result<String, String> {
     }
 }
 
+/// Where a call takes a volume to be: anywhere, as none is at a wrong place.
+pub(super) fn volume_path(path: &str) -> Result<PathBuf, String> {
+    match path {
+        "" => Err("volume_path is empty: it must be where the volume is published".to_owned()),
+        path => Ok(path.into()),
+    }
+}
+
 /// The target that a call names.
 pub(super) fn target(what: &str, path: &str) -> Result<PathBuf, String> {
     let path = Path::new(path);
