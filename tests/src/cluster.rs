@@ -15,17 +15,18 @@ use crate::control_plane::ControlPlane;
 use crate::kube_access::{Kube, PATIENCE};
 use crate::nodes;
 use crate::process::Process;
+use crate::programs;
 use crate::report;
 use crate::run_dir::RunDir;
 use crate::s3::S3;
 use crate::wait::eventually;
-use crate::workload::{Workload, pods_of};
+use crate::workload::{Workload, overlay, pods_of};
 use crate::{agent, extender};
 
 /// Hearth's own scheduler, where the cluster's cannot be changed: its `schedulerName` and its ServiceAccount.
 pub const SECOND_SCHEDULER: &str = "hearth-scheduler";
 
-/// No single test may take longer: it hangs.
+/// No single test may take longer, unless it says so: it hangs.
 const TEST_LIMIT: Duration = Duration::from_secs(240);
 
 /// What a test needs.
@@ -40,6 +41,7 @@ pub struct ClusterOptions {
     s3_root: Option<PathBuf>,
     kustomization: Option<PathBuf>,
     leaves_nothing: bool,
+    limit: Duration,
 }
 
 /// A cluster with `nodes` nodes, an agent on each, and one extender.
@@ -55,6 +57,7 @@ pub fn nodes(nodes: usize) -> ClusterOptions {
         s3_root: None,
         kustomization: None,
         leaves_nothing: false,
+        limit: TEST_LIMIT,
     }
 }
 
@@ -110,10 +113,17 @@ impl ClusterOptions {
         self
     }
 
-    /// With these settings laid over every agent's configuration.
+    /// With so much more time for the test, as a soak takes.
+    #[must_use]
+    pub fn more_time(mut self, more: Duration) -> Self {
+        self.limit += more;
+        self
+    }
+
+    /// With these settings laid over every agent's configuration, and over what was laid over it before.
     #[must_use]
     pub fn agent_config(mut self, config: Value) -> Self {
-        self.agent_config = config;
+        overlay(&mut self.agent_config, &config);
         self
     }
 
@@ -150,6 +160,8 @@ impl Cluster {
     /// # Errors
     /// When something cannot be started; logs stay in the folder that is printed.
     pub async fn start(name: &str, options: &ClusterOptions) -> Result<Self> {
+        // Built before anybody has to wait for it.
+        tokio::task::spawn_blocking(|| programs::hearth("hearth-node-agent")).await??;
         let only = tokio::task::spawn_blocking(|| cache::lock("cluster")).await??;
         let mut dir = RunDir::create(name)?;
         if options.leaves_nothing {
@@ -297,9 +309,9 @@ pub fn e2e(options: &ClusterOptions, test: impl AsyncFnOnce(&mut Cluster) -> Res
     let mut cluster = runtime.block_on(Cluster::start(&name, options))?;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            tokio::time::timeout(TEST_LIMIT, test(&mut cluster))
+            tokio::time::timeout(options.limit, test(&mut cluster))
                 .await
-                .map_err(|_| anyhow!("the test did not end within {TEST_LIMIT:?}"))?
+                .map_err(|_| anyhow!("the test did not end within {:?}", options.limit))?
         })
     }));
     if matches!(outcome, Ok(Ok(()))) {

@@ -191,8 +191,9 @@ async fn kept(cluster: &mut Cluster, sessions: f64) -> Result<()> {
 
 #[test]
 fn readers_read_on_through_the_agents_deaths() -> Result<()> {
-    volumes::e2e(nodes(1), async |cluster| {
-        let deaths = setting("HEARTH_TAKEOVERS", DEFAULT_DEATHS)?;
+    let deaths = setting("HEARTH_TAKEOVERS", DEFAULT_DEATHS)?;
+    let more_time = Duration::from_secs(5 * deaths);
+    volumes::e2e(nodes(1).more_time(more_time), async |cluster| {
         let seed = setting("HEARTH_KILL_SEED", fastrand::u64(..))?;
         eprintln!("{deaths} deaths; HEARTH_KILL_SEED={seed} repeats this run");
         let mut random = fastrand::Rng::with_seed(seed);
