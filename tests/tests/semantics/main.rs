@@ -25,7 +25,7 @@ fn content() -> BTreeMap<&'static str, Vec<u8>> {
         (SMALL, bytes(1234, 7)),
         ("images/empty", Vec::new()),
         ("images/a/block", bytes(BLOCK, 3)),
-        ("names/ Größe \"'\\\n*?[.. é 画像", bytes(10, 5)),
+        ("names/ Größe 'é 画像' .. !", bytes(10, 5)),
     ])
 }
 
