@@ -128,13 +128,23 @@ mod tests {
             replica(1),
             now,
             1,
-            Some(Orders { wants: vec![want(1, 5, 2)], adopt: vec![adopt(b)], retire: vec![a, c] }),
+            Some(Orders {
+                wants: vec![want(1, 5, 2)],
+                adopt: vec![adopt(b)],
+                retire: vec![a, c],
+                versions: None,
+            }),
         );
         desk.heard(
             replica(2),
             now,
             1,
-            Some(Orders { wants: vec![want(1, 9, 1)], adopt: vec![adopt(b)], retire: vec![a, b, c, d] }),
+            Some(Orders {
+                wants: vec![want(1, 9, 1)],
+                adopt: vec![adopt(b)],
+                retire: vec![a, b, c, d],
+                versions: None,
+            }),
         );
         let union = desk.union(now);
         assert_eq!(union.wants, [want(1, 9, 2)]);

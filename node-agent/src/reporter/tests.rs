@@ -276,6 +276,7 @@ async fn orders_are_carried_out() {
         wants: vec![want(hash, &["x"], 3)],
         adopt: vec![Adoption { manifest: hash, dataset: "ns/d".into() }],
         retire: vec![],
+        versions: None,
     };
     let reply = Reply { orders: Some(orders.clone()), ..applied() };
     world.extender.played.lock().answers.push_back(Answer::Reply(reply));
