@@ -23,4 +23,5 @@ pub mod run;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod versions;
 pub mod views;

@@ -15,6 +15,7 @@ use crate::origin::{AllowedRoots, Origins};
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
 use crate::store::{MinFree, Store, StoreConfig};
+use crate::versions::{self, Versions};
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
 use futures::FutureExt;
@@ -51,7 +52,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());
-    let views = open_views(&config, &store, &datasets, &manifests, &metrics).await?;
+    let (told, versions) = versions::channel();
+    let views = open_views(&config, &store, &datasets, &manifests, versions, &metrics).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -71,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         manifests: manifests.clone(),
         replicas: known,
         in_use: views.in_use(),
+        versions: told,
         fill: fill_status,
         metrics: metrics.clone(),
     });
@@ -110,6 +113,7 @@ async fn open_views(
     store: &Store,
     datasets: &Datasets,
     manifests: &Manifests,
+    versions: Versions,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Views> {
     // Hard links need the store's file system.
@@ -118,6 +122,7 @@ async fn open_views(
         store: store.clone(),
         datasets: datasets.clone(),
         manifests: manifests.clone(),
+        versions,
         metrics: metrics.clone(),
         read_timeout: config.fuse.read_timeout,
     };
