@@ -40,7 +40,7 @@ pub struct DatasetSpec {
 
     /// How often the origin is listed again: a duration such as 30s, 10m or 24h,
     /// at least 10s, or Never. A changed listing makes a new version for pods that
-    /// start afterwards.
+    /// start afterwards, unless others of the same owner got an older one: see status.held.
     #[serde(default = "ten_minutes")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("self == 'Never' || (self.matches('^([0-9]+(s|m|h))+$') && duration(self) >= duration('10s'))").message("refresh must be Never or a duration of at least 10s, such as 10m"))]
@@ -191,6 +191,12 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionStatus>,
 
+    /// Versions that pods go on to get, whatever becomes current: all pods of one owner get
+    /// the version that was current when the first of them came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["owner"]))]
+    pub held: Vec<HeldVersion>,
+
     /// Keys of the origin that cannot be files of a tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<SkippedKeys>,
@@ -221,6 +227,25 @@ pub struct VersionStatus {
     pub blocks: i64,
     /// When the origin was listed and this version found.
     pub listed_at: Time,
+}
+
+/// A version that the pods of one owner get.
+///
+/// Of a controller whose pods run to completion, such as a Job, all pods get it, until none
+/// has been there for 15 minutes. Of one whose pods run for ever, such as a Deployment or
+/// StatefulSet, those of one revision get it while they start: 15 minutes after all are
+/// ready, the next one gets the current version, as does a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldVersion {
+    /// UID of the controller that made the pods, with the revision of its template when it
+    /// is a StatefulSet or DaemonSet; or version/MANIFEST for pods that name the version
+    /// by the annotation hearth.dev/version.
+    #[schemars(length(min = 1, max = 128))]
+    pub owner: String,
+    /// Name of the manifest.
+    #[schemars(length(min = 1, max = 64))]
+    pub manifest: String,
 }
 
 /// Keys that cannot be files of a tree.

@@ -16,8 +16,8 @@ mod warmup;
 
 pub use conditions::{ConditionStatus, set_condition};
 pub use dataset::{
-    Addressing, CacheSpec, Dataset, DatasetSpec, DatasetStatus, FilesSpec, Origin, OriginOptions,
-    SecretReference, ShareWith, SkippedKeys, VersionStatus, WarmStatus,
+    Addressing, CacheSpec, Dataset, DatasetSpec, DatasetStatus, FilesSpec, HeldVersion, Origin,
+    OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus, WarmStatus,
 };
 pub use validation::InvalidSpec;
 pub use warmup::{NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus};

@@ -10,6 +10,8 @@ pub const DATASETS: &str = "hearth.dev/datasets";
 pub const LOCALITY: &str = "hearth.dev/locality";
 /// Pod annotation: with `required` or `wait`, the part that a node must hold, `"80%"`.
 pub const MIN_WARM: &str = "hearth.dev/min-warm";
+/// Pod annotation: the versions that it reads, see [`crate::pin`].
+pub const VERSION: &str = "hearth.dev/version";
 /// Extended resource that the admission policy puts on pods with datasets, at quantity 0.
 pub const RESOURCE_DATASET: &str = "hearth.dev/dataset";
 /// Extended resource put on pods whose locality is not `preferred`, at quantity 0.
@@ -21,7 +23,7 @@ pub const CLAIM_PREFIX: &str = "hearth-";
 
 /// Longest annotation that is read, bytes. Compiling globs costs the more the longer they
 /// are, and every call of the scheduler waits for it.
-const MAX_TEXT: usize = 8 << 10;
+pub(crate) const MAX_TEXT: usize = 8 << 10;
 /// Most datasets that one pod may name.
 const MAX_DATASETS: usize = 64;
 /// Longest `wait`.
@@ -152,7 +154,7 @@ pub fn is_dataset_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-fn is_label(label: &str) -> bool {
+pub(crate) fn is_label(label: &str) -> bool {
     !label.is_empty()
         && label.len() <= 63
         && !label.starts_with('-')
@@ -213,7 +215,7 @@ fn split(text: &str) -> impl Iterator<Item = Result<&str, &str>> {
 }
 
 /// What is quoted back to the user stays short and on one line.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
         shown.push('…');

@@ -95,6 +95,18 @@ pub struct Row {
     pub rejected: Option<&'static str>,
 }
 
+/// Which version of a dataset a pod gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// `namespace/name` of the Dataset.
+    pub dataset: String,
+    /// The version.
+    pub manifest: String,
+    /// Whether it stays so when the dataset is refreshed.
+    pub held: bool,
+}
+
 /// Where a pod would go, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +119,8 @@ pub struct Explanation {
     pub requested_bytes: u64,
     /// The datasets asked for, `namespace/name` with globs.
     pub datasets: Vec<String>,
+    /// The versions that the pod gets of them.
+    pub versions: Vec<Version>,
     /// Warm nodes, warmest first, at most 50.
     pub nodes: Vec<Row>,
     /// Warm nodes in all.
@@ -132,6 +146,10 @@ pub fn explain(index: &ClusterIndex, now: Now, decision: &Decision) -> Explanati
         true => asked.name().to_string(),
         false => format!("{}: {}", asked.name(), asked.selection.globs().join(", ")),
     });
+    let versions = demand.asked.iter().filter_map(|asked| {
+        let (manifest, held) = index.version_for(demand, asked)?;
+        Some(Version { dataset: asked.name().to_string(), manifest: manifest.to_string(), held })
+    });
     Explanation {
         locality: match demand.locality {
             Locality::Preferred => "preferred",
@@ -141,6 +159,7 @@ pub fn explain(index: &ClusterIndex, now: Now, decision: &Decision) -> Explanati
         min_warm_percent: demand.min_warm_percent,
         requested_bytes: weighing.requested,
         datasets: datasets.collect(),
+        versions: versions.collect(),
         nodes: rows.collect(),
         warm_nodes: weighing.nodes.len(),
         problems: demand
@@ -163,6 +182,10 @@ impl Explanation {
             self.datasets.join("; "),
             self.locality
         );
+        for version in &self.versions {
+            let held = if version.held { ", held" } else { "" };
+            let _ = writeln!(text, "version {} of {}{held}", version.manifest, version.dataset);
+        }
         for problem in &self.problems {
             let _ = writeln!(text, "problem: {problem}");
         }
@@ -198,6 +221,7 @@ impl Explanation {
 mod tests {
     use super::*;
     use crate::index::{Weighed, Weighing};
+    use crate::pin::Pins;
     use crate::pod::Demand;
 
     fn decision(requested: u64, nodes: &[(&str, u64)]) -> Decision {
@@ -215,6 +239,8 @@ mod tests {
                 asked: vec![],
                 problems: vec![],
                 created: None,
+                owner: None,
+                pins: Ok(Pins::new()),
             },
             weighing: Weighing { requested, nodes: nodes.collect(), problems: vec![] },
         }

@@ -2,7 +2,9 @@
 //! what a watch saw of it.
 
 use crate::annotation::{self, CLAIM_PREFIX, CSI_DRIVER, Locality};
+use crate::hold;
 use crate::index::DatasetName;
+use crate::pin::{self, Pins};
 use crate::selection::Selection;
 use crate::volume::VolumeAttributes;
 use serde::Deserialize;
@@ -43,6 +45,31 @@ pub struct Metadata {
     /// Hearth's annotations.
     #[serde(default)]
     pub annotations: Option<Annotations>,
+    /// Labels of Kubernetes' controllers.
+    #[serde(default)]
+    pub labels: Option<Labels>,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// Labels that matter here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Labels {
+    /// Which of its templates a StatefulSet or DaemonSet has made the pod of.
+    #[serde(rename = "controller-revision-hash")]
+    pub revision: Option<String>,
+}
+
+/// One of `metadata.ownerReferences`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct OwnerReference {
+    /// UID of the owner.
+    #[serde(default)]
+    pub uid: String,
+    /// Whether it is the one that made the pod.
+    #[serde(default)]
+    pub controller: Option<bool>,
 }
 
 /// Hearth's annotations on a pod, as written.
@@ -57,6 +84,9 @@ pub struct Annotations {
     /// [`annotation::MIN_WARM`].
     #[serde(rename = "hearth.dev/min-warm")]
     pub min_warm: Option<String>,
+    /// [`annotation::VERSION`].
+    #[serde(rename = "hearth.dev/version")]
+    pub version: Option<String>,
 }
 
 /// Of a pod's `spec`.
@@ -137,6 +167,10 @@ pub struct Demand {
     pub problems: Vec<String>,
     /// When the pod was made, seconds since 1970.
     pub created: Option<i64>,
+    /// With whose pods it shares one version, see [`hold::owner`]; `None` for a pod by itself.
+    pub owner: Option<String>,
+    /// The versions that it names itself, or why nobody can tell.
+    pub pins: Result<Pins, String>,
 }
 
 impl Demand {
@@ -210,6 +244,13 @@ impl PodFacts {
         }
         let locality = parsed(annotations.locality.as_deref(), annotation::parse_locality, &mut problems);
         let min_warm = parsed(annotations.min_warm.as_deref(), annotation::parse_min_warm, &mut problems);
+        let pins = match &annotations.version {
+            Some(text) => {
+                pin::parse(text, &self.metadata.namespace, &asked).map_err(|error| error.to_string())
+            }
+            None => Ok(Pins::new()),
+        };
+        problems.extend(pins.as_ref().err().cloned());
         let created = self.metadata.creation_timestamp.as_deref();
         Some(Demand {
             namespace: self.metadata.namespace.clone(),
@@ -220,7 +261,16 @@ impl PodFacts {
             created: created
                 .and_then(|text| text.parse::<jiff::Timestamp>().ok())
                 .map(jiff::Timestamp::as_second),
+            owner: self.owner(),
+            pins,
         })
+    }
+
+    fn owner(&self) -> Option<String> {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true))?;
+        let revision = self.metadata.labels.as_ref().and_then(|labels| labels.revision.as_deref());
+        hold::owner(&controller.uid, revision)
     }
 
     fn of_volume(&self, volume: &Volume) -> Option<Result<Asked, String>> {
@@ -367,6 +417,36 @@ mod tests {
         .unwrap();
         assert_eq!(demand.problems.len(), 3);
         assert_eq!(demand.locality, Locality::Preferred);
+    }
+
+    #[test]
+    fn pods_of_one_controller_and_template_have_one_owner() {
+        let owner = |metadata: serde_json::Value| {
+            let mut metadata = metadata;
+            metadata["annotations"] = serde_json::json!({"hearth.dev/datasets": "d"});
+            pod(serde_json::json!({"metadata": metadata})).demand().unwrap().owner
+        };
+        let owners = serde_json::json!([{"uid": "other"}, {"uid": "job", "controller": true, "kind": "Job"}]);
+        assert_eq!(owner(serde_json::json!({"ownerReferences": owners})).as_deref(), Some("job"));
+        let labels = serde_json::json!({"controller-revision-hash": "web-1", "app": "web"});
+        let both = serde_json::json!({"ownerReferences": owners, "labels": labels});
+        assert_eq!(owner(both).as_deref(), Some("job/web-1"));
+        assert_eq!(owner(serde_json::json!({"ownerReferences": [{"uid": "other"}], "labels": null})), None);
+        assert_eq!(owner(serde_json::json!({"ownerReferences": null})), None);
+    }
+
+    #[test]
+    fn a_version_that_nobody_understands_is_a_problem() {
+        let demand = |version: &str| {
+            let annotations = serde_json::json!({"hearth.dev/datasets": "d", "hearth.dev/version": version});
+            pod(serde_json::json!({"metadata": {"namespace": "n", "annotations": annotations}}))
+                .demand()
+                .unwrap()
+        };
+        let good = demand(&"07".repeat(32));
+        assert_eq!((good.pins.unwrap().len(), good.problems.len()), (1, 0));
+        let bad = demand("newest");
+        assert_eq!(bad.problems, [bad.pins.unwrap_err()]);
     }
 
     proptest! {

@@ -15,7 +15,7 @@ pub fn bring_up_to_date(state: &State, leads: bool) {
         let unlisted =
             index.dataset_names().filter(|name| index.dataset(name).is_some_and(|d| d.manifest.is_none()));
         let names: Vec<DatasetName> = index.dataset_names().cloned().collect();
-        let missing = index.missing_manifests().len();
+        let missing = index.missing_current_manifests().len();
         (index.live_nodes(now).count(), index.silent_nodes(now), unlisted.count(), missing, names)
     });
     metrics.live_agents.set(gauge(live));

@@ -4,7 +4,7 @@
 use crate::metrics::Metrics;
 use hearth_core::decide::{Decision, Now};
 use hearth_core::index::{
-    ClusterIndex, DatasetFacts, DatasetName, Millis, Settings, Unprepared, WarmupProgress,
+    Affected, ClusterIndex, DatasetFacts, DatasetName, Millis, Settings, Unprepared, WarmupProgress,
 };
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::pod::Demand;
@@ -212,14 +212,18 @@ impl State {
         }
     }
 
-    /// Takes in what the API server says of a Dataset. What its new version inherits is
-    /// worked out first, without holding the index.
+    /// Takes in what the API server says of a Dataset, and wakes the nodes that it matters
+    /// to. What its new version inherits is worked out first, without holding the index.
     pub fn set_dataset(&self, name: &DatasetName, facts: DatasetFacts) {
         if let Some((hash, manifest)) = facts.manifest.and_then(|hash| Some((hash, self.manifest(&hash)?))) {
             self.foresee(name, hash, manifest);
         }
-        self.write(|index| index.set_dataset(name, facts));
+        let affected = self.write(|index| index.set_dataset(name, facts));
         self.accept_offers();
+        match affected {
+            Affected::All => self.wake_all(),
+            Affected::Nodes(nodes) => nodes.iter().for_each(|node| self.wake(node)),
+        }
     }
 
     fn foresee(&self, name: &DatasetName, new: ManifestHash, manifest: Arc<Manifest>) {
@@ -275,7 +279,8 @@ impl State {
             let expected = agents.nodes.len();
             let heard =
                 self.read(|index| agents.nodes.iter().filter(|node| index.is_live_node(node, now)).count());
-            let missing = self.read(|index| index.missing_manifests().len());
+            // One that is only held may be lost for good.
+            let missing = self.read(|index| index.missing_current_manifests().len());
             match (heard == expected && missing == 0, late) {
                 (true, _) => Ok(format!("{heard} of {expected} agents report")),
                 (false, true) => Ok(format!(

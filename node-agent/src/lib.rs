@@ -23,6 +23,7 @@ pub mod run;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod versions;
 pub mod views;
 
 pub use fuse::end_when_a_session_panics;

@@ -15,6 +15,7 @@ use crate::origin::{AllowedRoots, Origins};
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
 use crate::store::{MinFree, Store, StoreConfig};
+use crate::versions::{self, Versions};
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
 use futures::FutureExt;
@@ -52,7 +53,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());
     let shutdown = CancellationToken::new();
-    let views = open_views(&config, &store, &datasets, &manifests, &metrics, &shutdown).await?;
+    let (told, versions) = versions::channel();
+    let views = open_views(&config, &store, &datasets, &manifests, versions, &metrics, &shutdown).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -72,6 +74,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         manifests: manifests.clone(),
         replicas: known,
         in_use: views.in_use(),
+        versions: told,
         fill: fill_status,
         metrics: metrics.clone(),
     });
@@ -110,6 +113,7 @@ async fn open_views(
     store: &Store,
     datasets: &Datasets,
     manifests: &Manifests,
+    versions: Versions,
     metrics: &Arc<Metrics>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Views> {
@@ -119,6 +123,7 @@ async fn open_views(
         store: store.clone(),
         datasets: datasets.clone(),
         manifests: manifests.clone(),
+        versions,
         metrics: metrics.clone(),
         read_timeout: config.fuse.read_timeout,
         // Without volumes there are no sessions to keep.

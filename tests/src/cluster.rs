@@ -256,6 +256,24 @@ impl Cluster {
         self.agents.get_mut(node).with_context(|| format!("no agent on {node}"))
     }
 
+    /// The one replica of the extender that leads.
+    ///
+    /// # Errors
+    /// When not exactly one does after a while.
+    pub async fn leader(&self) -> Result<usize> {
+        eventually("one replica to lead", PATIENCE, async || {
+            let mut leads = Vec::new();
+            for (i, extender) in self.extenders.iter().enumerate() {
+                if extender.workload.metric("hearth_extender_leader", &[]).await? == Some(1.0) {
+                    leads.push(i);
+                }
+            }
+            ensure!(leads.len() == 1, "{leads:?} say so");
+            Ok(leads[0])
+        })
+        .await
+    }
+
     /// A folder for the test's own files, removed with the rest.
     #[must_use]
     pub fn dir(&self) -> &Path {

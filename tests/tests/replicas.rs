@@ -1,10 +1,8 @@
 //! Two replicas of the extender hear every agent and answer alike.
 
-use anyhow::{Result, ensure};
-use hearth_tests::cluster::{Cluster, e2e, nodes};
+use anyhow::Result;
+use hearth_tests::cluster::{e2e, nodes};
 use hearth_tests::datasets::imagined;
-use hearth_tests::kube_access::PATIENCE;
-use hearth_tests::wait::eventually;
 use serde_json::json;
 
 const MIB: usize = 1 << 20;
@@ -32,21 +30,6 @@ fn two_replicas_give_the_same_answers() -> Result<()> {
     })
 }
 
-/// The one replica that leads.
-async fn leader(cluster: &Cluster) -> Result<usize> {
-    eventually("one replica to lead", PATIENCE, async || {
-        let mut leads = Vec::new();
-        for (i, extender) in cluster.extenders.iter().enumerate() {
-            if extender.workload.metric("hearth_extender_leader", &[]).await? == Some(1.0) {
-                leads.push(i);
-            }
-        }
-        ensure!(leads.len() == 1, "{leads:?} say so");
-        Ok(leads[0])
-    })
-    .await
-}
-
 #[test]
 fn when_the_leader_dies_the_other_goes_on_and_takes_over_what_only_one_may_do() -> Result<()> {
     e2e(&nodes(2).extenders(2), async |cluster| {
@@ -56,7 +39,7 @@ fn when_the_leader_dies_the_other_goes_on_and_takes_over_what_only_one_may_do() 
         cluster.warm_up("images", "node-2").await?;
         cluster.all_replicas_agree("images").await?;
 
-        let leader = leader(cluster).await?;
+        let leader = cluster.leader().await?;
         cluster.extenders.remove(leader).workload.kill();
 
         assert_eq!(cluster.explain("images").await?.percent("node-2"), 100);

@@ -1,9 +1,11 @@
 //! Datasets as the API server has them.
 
 use super::ClusterIndex;
+use crate::hold::{Held, MOST_HELD};
 use crate::manifest::ManifestHash;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Names a Dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +44,8 @@ pub struct DatasetFacts {
     pub generation: i64,
     /// The version that its status names.
     pub manifest: Option<ManifestHash>,
+    /// Versions that its status holds for the pods of owners.
+    pub held: Held,
     /// Namespaces that may use it besides its own.
     pub share_with: Vec<String>,
     /// Nodes that may cache it; all when empty.
@@ -54,11 +58,20 @@ pub(super) struct Dataset {
     pub(super) previous: Option<ManifestHash>,
 }
 
+/// Whose orders may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// All nodes'.
+    All,
+    /// These nodes'.
+    Nodes(Vec<Arc<str>>),
+}
+
 impl ClusterIndex {
     /// Takes in what the API server says of a Dataset.
-    pub fn set_dataset(&mut self, name: &DatasetName, facts: DatasetFacts) {
-        if let Some(hash) = facts.manifest {
-            self.versions.entry(hash).or_default();
+    pub fn set_dataset(&mut self, name: &DatasetName, facts: DatasetFacts) -> Affected {
+        for hash in facts.manifest.iter().chain(facts.held.values()) {
+            self.versions.entry(*hash).or_default();
         }
         let changed = match self.datasets.get_mut(name) {
             None => {
@@ -66,6 +79,11 @@ impl ClusterIndex {
                 true
             }
             Some(dataset) if dataset.facts == facts => false,
+            // Every Job that starts brings one: not a reason to look at every node.
+            Some(dataset) if only_holds_more(&dataset.facts, &facts) => {
+                let before = std::mem::replace(&mut dataset.facts, facts).held;
+                return Affected::Nodes(self.tell_held(name, &before));
+            }
             Some(dataset) => {
                 // An object made again under the name is another dataset.
                 if dataset.facts.uid != facts.uid {
@@ -82,7 +100,26 @@ impl ClusterIndex {
             self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();
+            return Affected::All;
         }
+        Affected::Nodes(Vec::new())
+    }
+
+    /// The current version is held for more owners than before: the nodes of their pods.
+    fn tell_held(&mut self, name: &DatasetName, before: &Held) -> Vec<Arc<str>> {
+        let Some(dataset) = self.datasets.get(name) else { return Vec::new() };
+        let is_new = |owner: &String| dataset.facts.held.contains_key(owner) && !before.contains_key(owner);
+        let told = self.pods.values().filter(|pod| {
+            pod.demand.owner.as_ref().is_some_and(is_new)
+                && pod.demand.asked.iter().any(|asked| asked.name() == *name)
+        });
+        let mut nodes: Vec<Arc<str>> = told.map(|pod| pod.node.clone()).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in &nodes {
+            self.nodes.invalidate_orders(node);
+        }
+        nodes
     }
 
     /// The Dataset is gone.
@@ -116,4 +153,14 @@ impl ClusterIndex {
     pub fn dataset_names(&self) -> impl Iterator<Item = &DatasetName> {
         self.datasets.keys()
     }
+}
+
+/// Whether all that is new are holds of what is current anyway, and there is room for more.
+fn only_holds_more(before: &DatasetFacts, after: &DatasetFacts) -> bool {
+    let mut added = after.held.iter().filter(|(owner, _)| !before.held.contains_key(*owner));
+    let rest = DatasetFacts { held: after.held.clone(), ..before.clone() };
+    rest == *after
+        && after.held.len() < MOST_HELD
+        && before.held.iter().all(|(owner, version)| after.held.get(owner) == Some(version))
+        && added.all(|(_, version)| Some(*version) == after.manifest)
 }

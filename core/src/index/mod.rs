@@ -3,6 +3,7 @@
 //!
 //! One writer; readers only look. Time comes in as [`Millis`].
 
+mod choice;
 mod datasets;
 mod fetching;
 mod node;
@@ -15,7 +16,7 @@ mod version;
 mod warmups;
 mod weigh;
 
-pub use datasets::{DatasetFacts, DatasetName};
+pub use datasets::{Affected, DatasetFacts, DatasetName};
 pub use node::NodeFacts;
 pub use prepare::{Prepared, Unprepared};
 pub use progress::{DatasetWarmth, WarmupMissing, WarmupProgress};
@@ -158,14 +159,30 @@ impl ClusterIndex {
         self.versions.get(hash)?.manifest.clone()
     }
 
-    /// Current versions whose manifest is not here.
+    /// Current and held versions whose manifest is not here.
     pub fn missing_manifests(&self) -> Vec<ManifestHash> {
-        let mut missing: Vec<_> =
-            self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect();
-        missing.retain(|hash| self.versions.get(hash).is_some_and(|version| version.manifest.is_none()));
+        let mut missing = self.missing_current_manifests();
+        missing.extend(self.held_versions().filter(|hash| self.lacks_manifest(hash)));
         missing.sort_unstable();
         missing.dedup();
         missing
+    }
+
+    /// Those of [`Self::missing_manifests`] that are of current versions.
+    pub fn missing_current_manifests(&self) -> Vec<ManifestHash> {
+        let current = self.datasets.values().filter_map(|dataset| dataset.facts.manifest);
+        let mut missing: Vec<_> = current.filter(|hash| self.lacks_manifest(hash)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn lacks_manifest(&self, hash: &ManifestHash) -> bool {
+        self.versions.get(hash).is_some_and(|version| version.manifest.is_none())
+    }
+
+    fn held_versions(&self) -> impl Iterator<Item = ManifestHash> {
+        self.datasets.values().flat_map(|dataset| dataset.facts.held.values().copied())
     }
 
     /// Those of [`Self::missing_manifests`] that `node` has reported to know.
@@ -243,6 +260,7 @@ impl ClusterIndex {
             .values()
             .flat_map(|dataset| [dataset.facts.manifest, dataset.previous])
             .flatten()
+            .chain(self.held_versions())
             .collect();
         self.versions.retain(|hash, version| named.contains(hash) || version.is_reported());
     }

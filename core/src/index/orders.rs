@@ -6,7 +6,7 @@ use super::node::CachedOrders;
 use super::{ClusterIndex, DatasetName, Millis};
 use crate::manifest::ManifestHash;
 use crate::selection::Selection;
-use crate::wire::report::{Adoption, Orders, POD_PRIORITY, Want};
+use crate::wire::report::{Adoption, Orders, POD_PRIORITY, PodVersion, Want};
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ impl ClusterIndex {
     /// The orders of `node` with their digest.
     pub fn orders(&mut self, now: Millis, node: &str) -> (Arc<Orders>, u64) {
         let Some(id) = self.nodes.id(node) else {
-            let none = Orders::default();
+            let none = Orders { versions: Some(Vec::new()), ..Orders::default() };
             let digest = none.digest();
             return (Arc::new(none), digest);
         };
@@ -36,44 +36,54 @@ impl ClusterIndex {
 
     fn make_orders(&self, now: Millis, node: &str) -> (Orders, Option<Millis>) {
         // The same part for a pod and a warm-up is one want, of the higher priority.
-        let mut wants: HashMap<(DatasetName, Vec<String>), Want> = HashMap::new();
-        let mut add = |name: DatasetName, dataset: &Dataset, selection: &Selection, priority: i32| {
-            let Some(manifest) = dataset.facts.manifest else { return };
-            let want = wants.entry((name.clone(), selection.globs().to_vec())).or_insert_with(|| Want {
-                namespace: name.namespace,
-                dataset: name.name,
-                uid: dataset.facts.uid.clone(),
-                generation: dataset.facts.generation,
-                manifest,
-                globs: selection.globs().to_vec(),
-                priority,
-            });
-            want.priority = want.priority.max(priority);
-        };
-        for pod in self.pods_by_node.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid)) {
+        let mut wants: HashMap<(DatasetName, ManifestHash, Vec<String>), Want> = HashMap::new();
+        let mut add =
+            |name: DatasetName, dataset: &Dataset, manifest, selection: &Selection, priority: i32| {
+                let key = (name.clone(), manifest, selection.globs().to_vec());
+                let want = wants.entry(key).or_insert_with(|| Want {
+                    namespace: name.namespace,
+                    dataset: name.name,
+                    uid: dataset.facts.uid.clone(),
+                    generation: dataset.facts.generation,
+                    manifest,
+                    globs: selection.globs().to_vec(),
+                    priority,
+                });
+                want.priority = want.priority.max(priority);
+            };
+        let mut versions = Vec::new();
+        for uid in self.pods_by_node.get(node).into_iter().flatten() {
+            let Some(pod) = self.pods.get(uid) else { continue };
             for asked in &pod.demand.asked {
-                if let Ok((name, dataset)) = self.resolve(&pod.demand.namespace, asked) {
-                    add(name, dataset, &asked.selection, POD_PRIORITY);
+                let Ok((name, dataset)) = self.resolve(&pod.demand.namespace, asked) else { continue };
+                let choice = dataset.choice(&pod.demand, &name);
+                versions.push(PodVersion { pod: uid.clone(), dataset: name.to_string(), choice });
+                if let Ok(version) = dataset.version(&pod.demand, &name) {
+                    add(name, dataset, version, &asked.selection, POD_PRIORITY);
                 }
             }
         }
         for warmup in self.warmups.values().filter(|warmup| warmup.chosen.contains(node)) {
-            if let Some(dataset) = self.datasets.get(&warmup.facts.dataset) {
+            if let Some(dataset) = self.datasets.get(&warmup.facts.dataset)
+                && let Some(current) = dataset.facts.manifest
+            {
                 let priority = warmup.facts.priority.min(POD_PRIORITY - 1);
-                add(warmup.facts.dataset.clone(), dataset, &warmup.facts.selection, priority);
+                add(warmup.facts.dataset.clone(), dataset, current, &warmup.facts.selection, priority);
             }
         }
         let mut wants: Vec<Want> = wants.into_values().collect();
         // One order of one set: the digest must not depend on a hash map's mood.
         wants.sort_by(|a, b| {
-            (b.priority, &a.namespace, &a.dataset, &a.globs).cmp(&(
+            (b.priority, &a.namespace, &a.dataset, a.manifest, &a.globs).cmp(&(
                 a.priority,
                 &b.namespace,
                 &b.dataset,
+                b.manifest,
                 &b.globs,
             ))
         });
-        let mut orders = Orders { wants, ..Orders::default() };
+        versions.sort_by(|a, b| (&a.pod, &a.dataset).cmp(&(&b.pod, &b.dataset)));
+        let mut orders = Orders { wants, versions: Some(versions), ..Orders::default() };
         let until = self.add_successions(now, node, &mut orders);
         (orders, until)
     }
@@ -86,6 +96,7 @@ impl ClusterIndex {
         let mut until: Option<Millis> = None;
         let current: HashSet<ManifestHash> =
             self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect();
+        let held: HashSet<ManifestHash> = self.held_versions().collect();
         for (hash, reported) in node.reported.iter().filter(|(hash, _)| !current.contains(*hash)) {
             let newer = DatasetName::parse(&reported.dataset)
                 .and_then(|name| self.datasets.get(&name))
@@ -95,6 +106,8 @@ impl ClusterIndex {
                 Some(newer) if !node.reported.contains_key(&newer) => {
                     adopt.push(Adoption { manifest: newer, dataset: reported.dataset.clone() });
                 }
+                // The next pod of the owner for whom it is held may come here.
+                _ if held.contains(hash) => {}
                 // The one who lists knows a version before its status names it, and
                 // before our watch has seen that.
                 _ if now.since(reported.since) < RETIRE_AFTER => {

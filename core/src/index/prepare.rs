@@ -1,13 +1,13 @@
 //! Selections are found in manifests before they are asked for, so that weighing a
 //! pod costs what its answer costs, and the slow part is done outside of locks.
 
-use super::{ClusterIndex, DatasetName};
+use super::ClusterIndex;
 use crate::manifest::{Manifest, ManifestHash, Selected};
 use crate::pod::Demand;
 use crate::selection::Selection;
 use std::sync::Arc;
 
-/// A part of a dataset's current version that nobody has looked up yet.
+/// A part of one version of a dataset that nobody has looked up yet.
 #[derive(Clone, Debug)]
 pub struct Unprepared {
     hash: ManifestHash,
@@ -35,8 +35,8 @@ impl ClusterIndex {
     /// What has to be found before [`Self::weigh`] can answer from counted sums.
     pub fn unprepared(&self, demand: &Demand) -> Vec<Unprepared> {
         let parts = demand.asked.iter().filter_map(|asked| {
-            let (name, _) = self.resolve(&demand.namespace, asked).ok()?;
-            self.unprepared_part(&name, &asked.selection)
+            let (name, dataset) = self.resolve(&demand.namespace, asked).ok()?;
+            self.unprepared_part(dataset.version(demand, &name).ok()?, &asked.selection)
         });
         parts.collect()
     }
@@ -44,11 +44,10 @@ impl ClusterIndex {
     /// What has to be found before [`Self::warmup_progress`] can answer.
     pub fn unprepared_warmup(&self, uid: &str) -> Option<Unprepared> {
         let facts = &self.warmups.get(uid)?.facts;
-        self.unprepared_part(&facts.dataset, &facts.selection)
+        self.unprepared_part(self.datasets.get(&facts.dataset)?.facts.manifest?, &facts.selection)
     }
 
-    fn unprepared_part(&self, name: &DatasetName, selection: &Selection) -> Option<Unprepared> {
-        let hash = self.datasets.get(name)?.facts.manifest?;
+    fn unprepared_part(&self, hash: ManifestHash, selection: &Selection) -> Option<Unprepared> {
         let version = self.versions.get(&hash)?;
         let manifest = version.manifest.clone()?;
         let unprepared = || Unprepared { hash, manifest, selection: selection.clone() };
@@ -69,8 +68,8 @@ impl ClusterIndex {
         self.preparations += 1;
         let now = self.preparations;
         for asked in &demand.asked {
-            let Ok((_, dataset)) = self.resolve(&demand.namespace, asked) else { continue };
-            let Some(hash) = dataset.facts.manifest else { continue };
+            let Ok((name, dataset)) = self.resolve(&demand.namespace, asked) else { continue };
+            let Ok(hash) = dataset.version(demand, &name) else { continue };
             if let Some(version) = self.versions.get_mut(&hash) {
                 version.touch(&asked.selection, now);
             }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 const HALF: u64 = BLOCK_SIZE / 2;
 
 /// `train/0`, `train/1`, … and `val/0`, …, each a block and a half, with these tags.
-fn manifest(train: &[&str], val: &[&str]) -> (ManifestHash, Arc<Manifest>) {
+pub(super) fn manifest(train: &[&str], val: &[&str]) -> (ManifestHash, Arc<Manifest>) {
     let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
     let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
     for (directory, tags) in [("train", train), ("val", val)] {
@@ -50,7 +50,7 @@ fn report(node: &str, sequence: u64, inventory: Inventory) -> Report {
     }
 }
 
-fn snapshot(node: &str, holdings: &[(ManifestHash, &[u32])]) -> Report {
+pub(super) fn snapshot(node: &str, holdings: &[(ManifestHash, &[u32])]) -> Report {
     let holdings = holdings.iter().map(|(manifest, blocks)| Holding {
         manifest: *manifest,
         dataset: "ns/set".into(),
@@ -59,7 +59,13 @@ fn snapshot(node: &str, holdings: &[(ManifestHash, &[u32])]) -> Report {
     report(node, 0, Inventory::Snapshot(holdings.collect()))
 }
 
-fn delta(node: &str, sequence: u64, manifest: ManifestHash, added: &[u32], removed: &[u32]) -> Report {
+pub(super) fn delta(
+    node: &str,
+    sequence: u64,
+    manifest: ManifestHash,
+    added: &[u32],
+    removed: &[u32],
+) -> Report {
     let change = Change::Blocks {
         manifest,
         dataset: "ns/set".into(),
@@ -69,11 +75,11 @@ fn delta(node: &str, sequence: u64, manifest: ManifestHash, added: &[u32], remov
     report(node, sequence, Inventory::Delta(vec![change]))
 }
 
-fn dataset(manifest: ManifestHash) -> DatasetFacts {
+pub(super) fn dataset(manifest: ManifestHash) -> DatasetFacts {
     DatasetFacts { uid: "d".into(), generation: 1, manifest: Some(manifest), ..DatasetFacts::default() }
 }
 
-fn name() -> DatasetName {
+pub(super) fn name() -> DatasetName {
     DatasetName::new("ns", "set")
 }
 
@@ -96,7 +102,7 @@ fn prepare(index: &mut ClusterIndex, demand: &Demand) {
     index.touch(demand);
 }
 
-fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manifest>) {
+pub(super) fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manifest>) {
     let (hash, manifest) = manifest(&["1", "2", "3"], &["4"]);
     let mut index = ClusterIndex::new(Settings::default());
     index.set_dataset(&name(), dataset(hash));
@@ -108,7 +114,7 @@ fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manifest>) {
     (index, hash, manifest)
 }
 
-fn held(index: &ClusterIndex, now: u64, demand: &Demand) -> Vec<(String, u64)> {
+pub(super) fn held(index: &ClusterIndex, now: u64, demand: &Demand) -> Vec<(String, u64)> {
     let weighing = index.weigh(Millis(now), demand);
     weighing.ranked().iter().map(|node| (node.node.to_string(), node.held)).collect()
 }

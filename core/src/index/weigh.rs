@@ -1,7 +1,8 @@
 //! How warm each node is for what a pod asks.
 
 use super::{ClusterIndex, Dataset, DatasetName, Millis, Node, NodeId};
-use crate::manifest::Selected;
+use crate::annotation;
+use crate::manifest::{ManifestHash, Selected};
 use crate::pod::{Asked, Demand};
 use hashbrown::HashMap;
 use std::borrow::Cow;
@@ -24,6 +25,17 @@ pub enum Problem {
     /// Its manifest is on its way to this replica.
     #[error("the manifest of Dataset {0} has not reached this extender yet")]
     NoManifest(DatasetName),
+    /// Neither current nor held, so nobody keeps it.
+    #[error(
+        "annotation {} names version {version} of Dataset {dataset}, which is neither its current version nor one that its status holds: see status.version.manifest and status.held",
+        annotation::VERSION
+    )]
+    UnknownVersion {
+        /// Which Dataset.
+        dataset: DatasetName,
+        /// The version that the pod names.
+        version: ManifestHash,
+    },
     /// No file matches.
     #[error("no file of Dataset {dataset} matches {globs}")]
     SelectsNothing {
@@ -103,7 +115,7 @@ impl ClusterIndex {
         sums: &mut HashMap<NodeId, (u64, u64)>,
     ) -> Result<(), Problem> {
         let (name, dataset) = self.resolve(&demand.namespace, asked)?;
-        let Some(hash) = dataset.facts.manifest else { return Err(Problem::NotListed(name)) };
+        let hash = dataset.version(demand, &name)?;
         let no_manifest = || Problem::NoManifest(name.clone());
         let version = self.versions.get(&hash).ok_or_else(no_manifest)?;
         let manifest = version.manifest.as_ref().ok_or_else(no_manifest)?;
@@ -123,6 +135,7 @@ impl ClusterIndex {
         for (id, held) in &*by_node {
             sums.entry(*id).or_default().0 += held;
         }
+        // Of whichever version: most of two versions is the same.
         for node in self.fetching.nodes(&name, &asked.selection) {
             let Some(id) = self.nodes.id(node) else { continue };
             let held = by_node.get(&id).copied().unwrap_or(0);

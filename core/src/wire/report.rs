@@ -9,11 +9,13 @@ use crate::manifest::ManifestHash;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The protocol that this release speaks.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 /// The oldest protocol that this release understands. Protocol 1 had no
-/// [`NodeStatus::origin_bytes_per_second`] and no [`NodeStatus::troubles`].
+/// [`NodeStatus::origin_bytes_per_second`] and no [`NodeStatus::troubles`], protocol 2 no
+/// [`Orders::versions`].
 pub const OLDEST_PROTOCOL: u16 = 1;
 /// Content type of reports and replies.
 pub const CONTENT_TYPE: &str = "application/vnd.hearth.report+msgpack";
@@ -199,6 +201,33 @@ pub struct Adoption {
     pub dataset: String,
 }
 
+/// Which version a pod gets of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Choice {
+    /// The current one when it is mounted.
+    Current,
+    /// The one that the Dataset's status holds for this owner: there, and nowhere else,
+    /// so that no two nodes are told differently.
+    Held(String),
+    /// The one that the pod names, if the Dataset's status has it.
+    Named(ManifestHash),
+    /// It is about to be held for the pod's owner.
+    Undecided,
+    /// None, for this reason, a sentence for the pod's owner.
+    Refused(String),
+}
+
+/// Which version a pod on the node gets of one dataset that it reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodVersion {
+    /// UID of the pod.
+    pub pod: String,
+    /// `namespace/name` of the Dataset.
+    pub dataset: String,
+    /// Which one.
+    pub choice: Choice,
+}
+
 /// All that an extender asks of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Orders {
@@ -209,9 +238,21 @@ pub struct Orders {
     pub adopt: Vec<Adoption>,
     /// Versions that no dataset names any more: forget them and free their bytes.
     pub retire: Vec<ManifestHash>,
+    /// Which versions its pods get; `None` from a release that does not say. Since protocol
+    /// 3, and left out when `None`: older ones name their orders by what they know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Vec<PodVersion>>,
 }
 
 impl Orders {
+    /// The orders as one who speaks `protocol` reads, and names, them.
+    pub fn spoken(&self, protocol: u16) -> Cow<'_, Self> {
+        match protocol {
+            0..=2 if self.versions.is_some() => Cow::Owned(Self { versions: None, ..self.clone() }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+
     /// Names these orders; never 0.
     pub fn digest(&self) -> u64 {
         let bytes = rmp_serde::to_vec_named(self).expect("plain data into memory always serialises");
@@ -346,13 +387,13 @@ mod tests {
 
     /// A changed encoding cuts off the release before: raise `PROTOCOL` with it.
     #[test]
-    fn protocol_2_is_pinned() {
-        assert_eq!(hex(&encode(&report())), include_str!("golden/report-2.hex").trim());
-        assert_eq!(decode_report(&unhex(include_str!("golden/report-2.hex").trim())).unwrap(), report());
+    fn protocol_3_is_pinned() {
+        assert_eq!(hex(&encode(&report())), include_str!("golden/report-3.hex").trim());
+        assert_eq!(decode_report(&unhex(include_str!("golden/report-3.hex").trim())).unwrap(), report());
     }
 
     #[test]
-    fn the_snapshot_of_protocol_2_is_pinned() {
+    fn the_snapshot_of_protocol_3_is_pinned() {
         let holding = |manifest, dataset: &str, blocks| Holding { manifest, dataset: dataset.into(), blocks };
         let trouble = Trouble {
             dataset: "ns/d".into(),
@@ -370,14 +411,14 @@ mod tests {
             orders_seen: 0,
             ..report()
         };
-        let golden = include_str!("golden/snapshot-2.hex").trim();
+        let golden = include_str!("golden/snapshot-3.hex").trim();
         assert_eq!(hex(&encode(&snapshot)), golden);
         assert_eq!(decode_report(&unhex(golden)).unwrap(), snapshot);
     }
 
-    #[test]
-    fn the_replies_of_protocol_2_are_pinned() {
-        let orders = Orders {
+    /// What both protocols can say.
+    fn orders() -> Orders {
+        Orders {
             wants: vec![Want {
                 namespace: "ns".into(),
                 dataset: "d".into(),
@@ -389,25 +430,52 @@ mod tests {
             }],
             adopt: vec![Adoption { manifest: ManifestHash([8; 32]), dataset: "ns/e".into() }],
             retire: vec![ManifestHash([9; 32])],
-        };
-        let applied = Reply {
-            protocol: 2,
-            verdict: Verdict::Applied,
-            orders: Some(orders),
-            need_manifests: vec![ManifestHash([8; 32])],
-        };
+            versions: None,
+        }
+    }
+
+    fn applied(protocol: u16, orders: Orders) -> Reply {
+        let need_manifests = vec![ManifestHash([8; 32])];
+        Reply { protocol, verdict: Verdict::Applied, orders: Some(orders), need_manifests }
+    }
+
+    #[test]
+    fn the_replies_of_protocol_3_are_pinned() {
+        let of = |pod: &str, choice| PodVersion { pod: pod.into(), dataset: "ns/d".into(), choice };
+        let versions = vec![
+            of("a", Choice::Current),
+            of("b", Choice::Held("owner".into())),
+            of("c", Choice::Named(ManifestHash([7; 32]))),
+            of("d", Choice::Undecided),
+            of("e", Choice::Refused("why".into())),
+        ];
         let resync = Reply {
-            protocol: 2,
+            protocol: 3,
             verdict: Verdict::Resync { reason: "why".into() },
             orders: None,
             need_manifests: vec![],
         };
+        let applied = applied(3, Orders { versions: Some(versions), ..orders() });
         for (reply, golden) in
-            [(applied, include_str!("golden/reply-2.hex")), (resync, include_str!("golden/resync-2.hex"))]
+            [(applied, include_str!("golden/reply-3.hex")), (resync, include_str!("golden/resync-3.hex"))]
         {
             assert_eq!(hex(&encode(&reply)), golden.trim());
             assert_eq!(decode_reply(&unhex(golden.trim())).unwrap(), reply);
         }
+    }
+
+    /// An agent and an extender of two releases must give the same orders one name, or
+    /// each reply would be news.
+    #[test]
+    fn protocol_2_is_spoken_and_understood() {
+        let golden = include_str!("golden/reply-2.hex").trim();
+        let ours = Orders { versions: Some(vec![]), ..orders() };
+        let spoken = ours.spoken(2).into_owned();
+        assert_eq!((&spoken, ours.spoken(3).into_owned()), (&orders(), ours));
+        assert_eq!(hex(&encode(&applied(2, spoken))), golden);
+        assert_eq!(decode_reply(&unhex(golden)).unwrap(), applied(2, orders()));
+        let older = decode_report(&unhex(include_str!("golden/report-2.hex").trim())).unwrap();
+        assert_eq!(older, Report { protocol: 2, ..report() });
     }
 
     #[test]
@@ -424,7 +492,7 @@ mod tests {
             let error = decode_report(&encode(&Report { protocol: found, ..report() })).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("the report speaks protocol {found}, and 1 to 2 are understood here")
+                format!("the report speaks protocol {found}, and 1 to 3 are understood here")
             );
         }
     }

@@ -20,6 +20,7 @@ use hearth_core::wire::report::{
     decode_report, encode,
 };
 use hearth_runtime::request_id::with_request_id;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -207,12 +208,14 @@ impl Handlers {
         tokio::pin!(deadline);
         loop {
             let (orders, digest) = self.state.orders(&node);
+            let spoken = orders.spoken(protocol);
+            let digest = if matches!(spoken, Cow::Owned(_)) { spoken.digest() } else { digest };
             let need_manifests = self.state.manifests_to_ask(&node);
             let news = digest != seen;
             let reply = |need_manifests| Reply {
                 protocol,
                 verdict: verdict.clone(),
-                orders: news.then(|| (*orders).clone()),
+                orders: news.then(|| spoken.as_ref().clone()),
                 need_manifests,
             };
             if news || !need_manifests.is_empty() {

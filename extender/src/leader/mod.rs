@@ -1,6 +1,7 @@
-//! What only one replica does: it writes statuses and nudges kube-scheduler.
+//! What only one replica does: it writes statuses, holds versions and nudges kube-scheduler.
 
 mod dataset_status;
+mod holds;
 mod nudge;
 mod warmup_status;
 
@@ -46,6 +47,7 @@ impl Duties {
                 tokio::select! {
                     () = self.nudge() => {}
                     () = self.statuses() => {}
+                    () = self.holds() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }

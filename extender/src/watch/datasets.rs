@@ -4,6 +4,7 @@ use super::follow::Follower;
 use super::known::Known;
 use crate::state::State;
 use hearth_api::Dataset;
+use hearth_core::hold::Held;
 use hearth_core::index::{ClusterIndex, DatasetFacts, DatasetName};
 use hearth_core::manifest::ManifestHash;
 use kube::ResourceExt;
@@ -45,7 +46,6 @@ impl Follower<Dataset> for Datasets {
         // Most changes are of what the leader itself writes into the status.
         if self.state.read(|index| index.dataset(&name) != Some(&facts)) {
             self.state.set_dataset(&name, facts);
-            self.state.wake_all();
         }
     }
 
@@ -66,24 +66,32 @@ impl Follower<Dataset> for Datasets {
     }
 }
 
-fn name_of(dataset: &Dataset) -> DatasetName {
+pub(crate) fn name_of(dataset: &Dataset) -> DatasetName {
     DatasetName::new(dataset.namespace().unwrap_or_default(), dataset.name_any())
 }
 
+/// The version that the status names.
+pub(crate) fn current_of(dataset: &Dataset) -> Option<ManifestHash> {
+    ManifestHash::parse(&dataset.status.as_ref()?.version.as_ref()?.manifest)
+}
+
+/// What the status holds.
+pub(crate) fn held_of(dataset: &Dataset) -> Held {
+    let held = dataset.status.iter().flat_map(|status| &status.held);
+    held.filter_map(|held| Some((held.owner.clone(), ManifestHash::parse(&held.manifest)?))).collect()
+}
+
 fn facts_of(dataset: &Dataset) -> DatasetFacts {
-    let version = dataset.status.as_ref().and_then(|status| status.version.as_ref());
-    let manifest = version.and_then(|version| {
-        let hash = ManifestHash::parse(&version.manifest);
-        if hash.is_none() {
-            tracing::warn!(dataset = %name_of(dataset), "status.version.manifest is no manifest's name");
-        }
-        hash
-    });
+    let manifest = current_of(dataset);
+    if manifest.is_none() && dataset.status.as_ref().is_some_and(|status| status.version.is_some()) {
+        tracing::warn!(dataset = %name_of(dataset), "status.version.manifest is no manifest's name");
+    }
     let spec = &dataset.spec;
     DatasetFacts {
         uid: dataset.uid().unwrap_or_default(),
         generation: dataset.metadata.generation.unwrap_or_default(),
         manifest,
+        held: held_of(dataset),
         share_with: spec.share_with.as_ref().map(|with| with.namespaces.clone()).unwrap_or_default(),
         node_selector: spec.cache.as_ref().map(|cache| cache.node_selector.clone()).unwrap_or_default(),
     }
@@ -124,6 +132,13 @@ mod tests {
         assert_eq!(facts().unwrap().manifest, None);
         datasets.apply(dataset("u", Some(&"07".repeat(32))));
         assert_eq!(state.read(ClusterIndex::missing_manifests), [ManifestHash([7; 32])]);
+        let mut holding = dataset("u", Some(&"07".repeat(32)));
+        let held = [("job", "08".repeat(32)), ("bad", "not a hash".to_owned())];
+        holding.status.as_mut().unwrap().held = held
+            .map(|(owner, manifest)| hearth_api::HeldVersion { owner: owner.to_owned(), manifest })
+            .into();
+        datasets.apply(holding);
+        assert_eq!(facts().unwrap().held, Held::from([("job".to_owned(), ManifestHash([8; 32]))]));
 
         // Deleted and made again while nobody looked.
         datasets.apply(dataset("v", None));

@@ -1,11 +1,12 @@
-//! The few objects that are kept as they are: those whose status the leader writes,
-//! and the pods that wait for a warm node.
+//! The few objects that are kept as they are: those whose status the leader writes, the
+//! pods that wait for a warm node, and those that need a version held.
 
 use hearth_api::{Dataset, Warmup};
 use hearth_core::pod::Demand;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Objects by UID.
 #[derive(Default)]
@@ -13,6 +14,9 @@ pub struct Known {
     datasets: RwLock<HashMap<String, Arc<Dataset>>>,
     warmups: RwLock<HashMap<String, Arc<Warmup>>>,
     waiting: RwLock<HashMap<String, WaitingPod>>,
+    holding: RwLock<HashMap<String, HoldingPod>>,
+    /// Told when holds may have to be others.
+    holds: Notify,
 }
 
 /// A pending pod that insists on a warm node.
@@ -22,6 +26,15 @@ pub struct WaitingPod {
     pub name: String,
     /// What it asks for.
     pub demand: Arc<Demand>,
+}
+
+/// A pod that needs the versions held that it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldingPod {
+    /// What it asks for.
+    pub demand: Arc<Demand>,
+    /// It has not started yet.
+    pub starts: bool,
 }
 
 impl Known {
@@ -40,12 +53,23 @@ impl Known {
         self.waiting.read().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect()
     }
 
+    /// The pods that need versions held.
+    pub fn holding(&self) -> Vec<HoldingPod> {
+        self.holding.read().values().cloned().collect()
+    }
+
+    /// Resolves when holds may have to be others than when it last did.
+    pub async fn holds_changed(&self) {
+        self.holds.notified().await;
+    }
+
     pub(super) fn waiting_count(&self) -> usize {
         self.waiting.read().len()
     }
 
     pub(super) fn set_dataset(&self, uid: String, dataset: Dataset) {
         self.datasets.write().insert(uid, Arc::new(dataset));
+        self.holds.notify_one();
     }
 
     pub(super) fn remove_datasets(&self, gone: impl Fn(&str) -> bool) -> Vec<Arc<Dataset>> {
@@ -69,8 +93,32 @@ impl Known {
         };
     }
 
-    pub(super) fn retain_waiting(&self, keep: impl Fn(&str) -> bool) {
+    /// `starts` is `None` for a pod that needs nothing held.
+    pub(super) fn set_holding(&self, uid: &str, demand: &Demand, starts: Option<bool>) {
+        let same = |pod: &HoldingPod| Some(pod.starts) == starts && *pod.demand == *demand;
+        // Most changes of a pod are of something else.
+        if self.holding.read().get(uid).is_some_and(same) {
+            return;
+        }
+        match starts {
+            Some(starts) => {
+                let pod = HoldingPod { demand: Arc::new(demand.clone()), starts };
+                self.holding.write().insert(uid.to_owned(), pod);
+            }
+            None => return self.unset_holding(uid),
+        }
+        self.holds.notify_one();
+    }
+
+    pub(super) fn unset_holding(&self, uid: &str) {
+        if self.holding.write().remove(uid).is_some() {
+            self.holds.notify_one();
+        }
+    }
+
+    pub(super) fn retain_pods(&self, keep: impl Fn(&str) -> bool) {
         self.waiting.write().retain(|uid, _| keep(uid));
+        self.holding.write().retain(|uid, _| keep(uid));
     }
 }
 

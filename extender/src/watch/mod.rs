@@ -8,7 +8,8 @@ mod nodes;
 mod pods;
 mod warmups;
 
-pub use known::{Known, WaitingPod};
+pub(crate) use datasets::{current_of, held_of, name_of};
+pub use known::{HoldingPod, Known, WaitingPod};
 
 use crate::events::Recorder;
 use crate::state::State;

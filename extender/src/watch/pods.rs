@@ -1,5 +1,5 @@
-//! Pods: the pending ones are prepared for, the bound ones become orders, and the
-//! agents' own say who should report.
+//! Pods: the pending ones are prepared for, the bound ones become orders, those that start
+//! have versions held, and the agents' own say who should report.
 
 use super::follow::Follower;
 use super::known::{Known, WaitingPod};
@@ -7,7 +7,9 @@ use crate::events::Recorder;
 use crate::state::State;
 use hearth_core::annotation::{self, Locality};
 use hearth_core::decide::Decision;
-use hearth_core::pod::{Annotations, ClaimVolume, CsiVolume, Demand, Metadata, PodFacts, Spec, Volume};
+use hearth_core::pod::{
+    Annotations, ClaimVolume, CsiVolume, Demand, Labels, Metadata, OwnerReference, PodFacts, Spec, Volume,
+};
 use hearth_core::volume::VolumeAttributes;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -18,6 +20,9 @@ use tokio::sync::watch::Receiver;
 
 /// Label that the agents' pods have, and its value.
 const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/name", "hearth-node-agent");
+
+/// Label that says which of its controller's templates a pod was made of.
+const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// A pod that was bound longer ago is nothing new.
 const FRESH_SECONDS: i64 = 10;
@@ -63,6 +68,7 @@ impl Follower<Pod> for Pods {
             self.forget_demand(&uid);
             return;
         };
+        self.known.set_holding(&uid, &demand, holding_of(&pod, &demand));
         match node {
             Some(node) => self.bound(&facts, &uid, &node, demand, is_fresh(&pod)),
             None => self.pending(&facts, &uid, demand),
@@ -80,7 +86,7 @@ impl Follower<Pod> for Pods {
         for uid in gone {
             self.forget(&uid);
         }
-        self.known.retain_waiting(|uid| uids.contains(uid));
+        self.known.retain_pods(|uid| uids.contains(uid));
         self.count_waiting();
     }
 }
@@ -150,6 +156,7 @@ impl Pods {
 
     fn forget_demand(&mut self, uid: &str) {
         self.known.set_waiting(uid, None);
+        self.known.unset_holding(uid);
         if let Some(node) = self.bound.remove(uid) {
             self.state.write(|index| index.unbind_pod(uid));
             self.state.wake(&node);
@@ -171,6 +178,28 @@ fn is_fresh(pod: &Pod) -> bool {
     since.is_some_and(|since| Timestamp::now().duration_since(since.0).as_secs() < FRESH_SECONDS)
 }
 
+/// Whether a pod that has not ended needs the versions held that it reads, and if so,
+/// whether it has still to start.
+fn holding_of(pod: &Pod, demand: &Demand) -> Option<bool> {
+    let names = demand.pins.as_ref().is_ok_and(|pins| !pins.is_empty());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let starts = matches!(phase, None | Some("Pending"));
+    let holds = names || (demand.owner.is_some() && (starts || runs_to_completion(pod) || !is_ready(pod)));
+    holds.then_some(starts)
+}
+
+/// Controllers of pods that run for ever allow no other policy than Always, and those of
+/// pods that end do not allow that one.
+fn runs_to_completion(pod: &Pod) -> bool {
+    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    matches!(policy, Some("OnFailure" | "Never"))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// The few fields that matter here.
 fn facts_of(pod: &Pod) -> PodFacts {
     let annotation = |key: &str| pod.annotations().get(key).cloned();
@@ -187,6 +216,10 @@ fn facts_of(pod: &Pod) -> PodFacts {
             .as_ref()
             .map(|claim| ClaimVolume { claim_name: claim.claim_name.clone() }),
     });
+    let owners = pod
+        .owner_references()
+        .iter()
+        .map(|owner| OwnerReference { uid: owner.uid.clone(), controller: owner.controller });
     PodFacts {
         metadata: Metadata {
             name: pod.name_any(),
@@ -197,7 +230,10 @@ fn facts_of(pod: &Pod) -> PodFacts {
                 datasets: annotation(annotation::DATASETS),
                 locality: annotation(annotation::LOCALITY),
                 min_warm: annotation(annotation::MIN_WARM),
+                version: annotation(annotation::VERSION),
             }),
+            labels: Some(Labels { revision: pod.labels().get(REVISION_LABEL).cloned() }),
+            owner_references: Some(owners.collect()),
         },
         spec: Spec {
             node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
@@ -320,11 +356,39 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_held_for_pods_that_start_and_for_all_of_a_job() {
+        let mut pods = pods();
+        let mut holding = |uid: &str, policy: &str, owned: bool, status: serde_json::Value| {
+            let owners = owned.then(|| serde_json::json!([{"apiVersion": "v1", "kind": "K", "name": "o", "uid": "o", "controller": true}]));
+            let change = serde_json::json!({"spec": {"restartPolicy": policy}, "status": status,
+                "metadata": {"ownerReferences": owners}});
+            pods.apply(pod(uid, &change));
+            pods.known.holding().iter().map(|pod| pod.starts).collect::<Vec<_>>()
+        };
+        let ready =
+            || serde_json::json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let (pending, running) =
+            (|| serde_json::json!({"phase": "Pending"}), || serde_json::json!({"phase": "Running"}));
+        assert!(holding("alone", "Never", false, pending()).is_empty());
+        assert_eq!(holding("server", "Always", true, pending()), [true]);
+        assert_eq!(
+            holding("server", "Always", true, running()),
+            [false],
+            "the next one comes when it is ready"
+        );
+        assert!(holding("server", "Always", true, ready()).is_empty());
+        assert_eq!(holding("worker", "Never", true, ready()), [false]);
+        assert!(holding("worker", "Never", true, serde_json::json!({"phase": "Succeeded"})).is_empty());
+    }
+
+    #[test]
     fn a_watched_pod_and_a_sent_one_ask_for_the_same() {
         let json = serde_json::json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
-                "annotations": {"hearth.dev/datasets": "a/train/**", "hearth.dev/locality": "wait=1m", "other": "x"}},
+                "annotations": {"hearth.dev/datasets": "a/train/**", "hearth.dev/locality": "wait=1m", "hearth.dev/version": format!("b={}", "01".repeat(32)), "other": "x"},
+                "labels": {"controller-revision-hash": "r", "app": "x"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": "s", "controller": true}]},
             "spec": {"containers": [], "volumes": [
                 {"name": "v", "csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "b", "path": "x"}}},
                 {"name": "w", "persistentVolumeClaim": {"claimName": "hearth-c"}}]}
@@ -334,5 +398,7 @@ mod tests {
         assert_eq!(watched.demand(), sent.demand());
         assert_eq!(watched.demand().unwrap().asked.len(), 3);
         assert!(watched.demand().unwrap().gives_in_at().is_some());
+        assert_eq!(watched.demand().unwrap().owner.as_deref(), Some("s/r"));
+        assert_eq!(watched.demand().unwrap().pins.unwrap().len(), 1);
     }
 }

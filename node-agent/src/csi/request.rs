@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// words replace the pod's.
 const KUBELET: &str = "csi.storage.k8s.io/";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
+const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// What external provisioners add.
 const PROVISIONER: &str = "storage.kubernetes.io/csiProvisionerIdentity";
@@ -81,7 +82,8 @@ pub(super) fn publish(request: &NodePublishVolumeRequest) -> Result<VolumeReques
         ));
     }
     let attributes = VolumeAttributes::of(|name| context.get(name).cloned());
-    Ok(VolumeRequest { volume, target, namespace: namespace.clone(), attributes })
+    let pod = context.get(POD_UID).filter(|uid| !uid.is_empty()).cloned();
+    Ok(VolumeRequest { volume, target, namespace: namespace.clone(), pod, attributes })
 }
 
 #[cfg(test)]
@@ -103,12 +105,14 @@ mod tests {
         }
     }
 
-    const INLINE: [(&str, &str); 3] = [(POD_NAMESPACE, "n"), (EPHEMERAL, "true"), ("dataset", "d")];
+    const INLINE: [(&str, &str); 4] =
+        [(POD_NAMESPACE, "n"), (POD_UID, "u"), (EPHEMERAL, "true"), ("dataset", "d")];
 
     #[test]
     fn an_inline_volume() {
         let volume = publish(&request(&INLINE)).unwrap();
         assert_eq!((volume.volume.as_str(), volume.namespace.as_str()), ("csi-1", "n"));
+        assert_eq!(volume.pod.as_deref(), Some("u"));
         assert_eq!(volume.attributes, VolumeAttributes { dataset: Some("d".into()), ..Default::default() });
     }
 

@@ -11,6 +11,7 @@ use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::replicas::{Known, Replica};
 use crate::store::Store;
+use crate::versions::Told;
 use crate::views::InUse;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{NodeStatus, Orders, Speaker, Want};
@@ -41,6 +42,8 @@ pub struct ReporterParts {
     pub replicas: Known,
     /// Which versions pods read.
     pub in_use: InUse,
+    /// Where the versions go that pods are to get.
+    pub versions: watch::Sender<Told>,
     /// How fetching does.
     pub fill: watch::Receiver<FillStatus>,
     /// What is counted.
@@ -58,6 +61,7 @@ struct Shared {
     desk: Mutex<Desk>,
     union: watch::Sender<Union>,
     wants: watch::Sender<Vec<Want>>,
+    versions: watch::Sender<Told>,
 }
 
 /// The task that reports.
@@ -82,7 +86,7 @@ impl LastReport {
 impl Reporter {
     /// Nothing is reported yet; the receiver follows what the replicas want fetched.
     pub fn new(parts: ReporterParts) -> (Self, watch::Receiver<Vec<Want>>) {
-        let ReporterParts { speaker, store, manifests, replicas, in_use, fill, metrics } = parts;
+        let ReporterParts { speaker, store, manifests, replicas, in_use, versions, fill, metrics } = parts;
         let (wants, receiver) = watch::channel(Vec::new());
         let shared = Arc::new(Shared {
             speaker,
@@ -94,6 +98,7 @@ impl Reporter {
             desk: Mutex::default(),
             union: watch::Sender::new(Union::default()),
             wants,
+            versions,
         });
         (Self { shared, replicas, sessions: BTreeMap::new(), tasks: JoinSet::new() }, receiver)
     }
@@ -184,9 +189,13 @@ impl Shared {
 
     /// Tells who acts on orders what they are now.
     fn publish(&self) {
-        let union = self.desk.lock().union(Instant::now());
+        let (union, told) = {
+            let (desk, now) = (self.desk.lock(), Instant::now());
+            (desk.union(now), desk.told(now))
+        };
         self.wants.send_if_modified(|wants| replace(wants, &union.wants));
         self.union.send_if_modified(|before| replace(before, &union));
+        self.versions.send_if_modified(|before| replace(before, &told));
     }
 
     /// Hands a manifest to a replica that misses it.

@@ -1,5 +1,6 @@
 //! What all replicas together ask of this node. Pure.
 
+use crate::versions::Told;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{Adoption, Orders, Want};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,12 +61,21 @@ impl Desk {
         self.0.values().map(|entry| entry.heard).max()
     }
 
-    /// What the replicas that speak ask for; what all asked for last when none does.
-    pub(super) fn union(&self, now: Instant) -> Union {
+    /// The orders of the replicas that speak; of all when none does.
+    fn heeded(&self, now: Instant) -> Vec<&Orders> {
         let speaks = |entry: &&Entry| now.saturating_duration_since(entry.heard) <= SILENT;
         let any = self.0.values().any(|entry| speaks(&entry));
-        let heeded: Vec<&Orders> =
-            self.0.values().filter(|entry| !any || speaks(entry)).map(|entry| &entry.orders).collect();
+        self.0.values().filter(|entry| !any || speaks(entry)).map(|entry| &entry.orders).collect()
+    }
+
+    /// Which versions pods get.
+    pub(super) fn told(&self, now: Instant) -> Told {
+        Told::together(&self.heeded(now))
+    }
+
+    /// What is asked for.
+    pub(super) fn union(&self, now: Instant) -> Union {
+        let heeded = self.heeded(now);
         let mut wants: BTreeMap<(ManifestHash, Vec<String>), Want> = BTreeMap::new();
         for want in heeded.iter().flat_map(|orders| &orders.wants) {
             let key = (want.manifest, want.globs.clone());
@@ -128,13 +138,23 @@ mod tests {
             replica(1),
             now,
             1,
-            Some(Orders { wants: vec![want(1, 5, 2)], adopt: vec![adopt(b)], retire: vec![a, c] }),
+            Some(Orders {
+                wants: vec![want(1, 5, 2)],
+                adopt: vec![adopt(b)],
+                retire: vec![a, c],
+                versions: None,
+            }),
         );
         desk.heard(
             replica(2),
             now,
             1,
-            Some(Orders { wants: vec![want(1, 9, 1)], adopt: vec![adopt(b)], retire: vec![a, b, c, d] }),
+            Some(Orders {
+                wants: vec![want(1, 9, 1)],
+                adopt: vec![adopt(b)],
+                retire: vec![a, b, c, d],
+                versions: None,
+            }),
         );
         let union = desk.union(now);
         assert_eq!(union.wants, [want(1, 9, 2)]);

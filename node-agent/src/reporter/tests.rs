@@ -3,6 +3,7 @@
 use super::*;
 use crate::replicas::Endpoint;
 use crate::testing::*;
+use crate::versions::{self, Versions};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -11,7 +12,8 @@ use axum::routing::{post, put};
 use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestOrigin};
 use hearth_core::object::{AccessDomain, Validator};
 use hearth_core::wire::report::{
-    self, Adoption, Change, Inventory, PROTOCOL, Reply, Report, Trouble, TroubleKind, Verdict,
+    self, Adoption, Change, Choice, Inventory, PROTOCOL, PodVersion, Reply, Report, Trouble, TroubleKind,
+    Verdict,
 };
 use std::collections::VecDeque;
 
@@ -70,6 +72,7 @@ struct World {
     store: Store,
     status: watch::Sender<FillStatus>,
     wants: watch::Receiver<Vec<Want>>,
+    versions: Versions,
     last: LastReport,
     directory: tempfile::TempDir,
     _known: watch::Sender<Vec<Arc<Replica>>>,
@@ -106,8 +109,10 @@ impl World {
         let (known, replicas) = watch::channel(vec![replica]);
         let (status, fill) = watch::channel(FillStatus::default());
         let identity = store.identity();
+        let (told, versions) = versions::channel();
         let (reporter, wants) = Reporter::new(ReporterParts {
             in_use: Default::default(),
+            versions: told,
             speaker: Speaker {
                 node: "n".into(),
                 node_uid: "u".into(),
@@ -122,7 +127,7 @@ impl World {
         });
         let last = reporter.last_report();
         let task = tokio::spawn(reporter.run(CancellationToken::new()));
-        Self { extender, store, status, wants, last, directory, _known: known, _task: task }
+        Self { extender, store, status, wants, versions, last, directory, _known: known, _task: task }
     }
 
     fn reports(&self) -> Vec<Report> {
@@ -276,11 +281,17 @@ async fn orders_are_carried_out() {
         wants: vec![want(hash, &["x"], 3)],
         adopt: vec![Adoption { manifest: hash, dataset: "ns/d".into() }],
         retire: vec![],
+        versions: Some(vec![PodVersion {
+            pod: "p".into(),
+            dataset: "ns/d".into(),
+            choice: Choice::Held("job".into()),
+        }]),
     };
     let reply = Reply { orders: Some(orders.clone()), ..applied() };
     world.extender.played.lock().answers.push_back(Answer::Reply(reply));
     eventually(|| "adopted".into(), || world.store.is_adopted(&hash)).await;
     assert_eq!(*world.wants.borrow(), orders.wants);
+    assert_eq!(world.versions.of("p", "ns/d").await, Some(Choice::Held("job".into())));
     world
         .reported("what was seen", |reports| {
             reports.iter().any(|report| report.orders_seen == orders.digest())

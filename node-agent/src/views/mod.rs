@@ -24,6 +24,7 @@ mod served;
 mod tests;
 mod tree;
 mod trees;
+mod version;
 mod wants;
 
 pub use error::ViewError;
@@ -38,6 +39,7 @@ use crate::fuse::{Blocks, ReaderParts};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::store::{Store, Taken};
+use crate::versions::Versions;
 use bind::Binder;
 use error::io_error;
 use hearth_core::wire::report::Want;
@@ -66,6 +68,8 @@ pub struct ViewParts {
     pub datasets: Datasets,
     /// How manifests are found.
     pub manifests: Manifests,
+    /// Which versions pods get.
+    pub versions: Versions,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Longest time that a read waits for what is not here.
@@ -84,6 +88,7 @@ struct Inner {
     store: Store,
     datasets: Datasets,
     manifests: Manifests,
+    versions: Versions,
     trees: Trees,
     binder: Binder,
     served: Served,
@@ -141,6 +146,7 @@ impl Views {
             store: parts.store,
             datasets: parts.datasets,
             manifests: parts.manifests,
+            versions: parts.versions,
             published: Mutex::new(Volumes { records, uses }),
             busy: Mutex::default(),
             in_use,

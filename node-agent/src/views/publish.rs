@@ -35,6 +35,8 @@ pub struct VolumeRequest {
     pub target: PathBuf,
     /// Namespace of the pod.
     pub namespace: String,
+    /// UID of the pod; `None` when kubelet does not say.
+    pub pod: Option<String>,
     /// What it asks for.
     pub attributes: VolumeAttributes,
 }
@@ -86,7 +88,7 @@ impl Views {
         let known = self.0.published.lock().records.get(&request.volume, &request.target).cloned();
         let hash = match known.as_ref().and_then(Record::manifest) {
             Some(hash) => hash,
-            None => current_version(&dataset, &asked)?,
+            None => self.version(&request, &asked, &dataset).await?,
         };
         let used = self.0.in_use.acquire(hash).await.ok_or_else(|| {
             ViewError::NotYet(format!(
@@ -223,7 +225,7 @@ impl Views {
 
     /// The Dataset, if a pod of `namespace` may read it. The same words when it is not
     /// there, so that nobody learns what other namespaces have.
-    async fn permitted(&self, namespace: &str, asked: &Asked) -> Result<Dataset, ViewError> {
+    pub(super) async fn permitted(&self, namespace: &str, asked: &Asked) -> Result<Dataset, ViewError> {
         let found = self.0.datasets.named(&asked.namespace, &asked.dataset).await;
         let found = found.map_err(|error| ViewError::NotYet(error.to_string()))?;
         let shared = |dataset: &Dataset| {
@@ -350,20 +352,6 @@ impl Part {
         }
         Ok(Self { selected: Selected::find(manifest, &asked.selection), files })
     }
-}
-
-/// The version that a new pod gets.
-fn current_version(dataset: &Dataset, asked: &Asked) -> Result<ManifestHash, ViewError> {
-    let version = dataset.status.as_ref().and_then(|status| status.version.as_ref());
-    let hash = version.and_then(|version| ManifestHash::parse(&version.manifest));
-    hash.ok_or_else(|| {
-        ViewError::NotYet(format!(
-            "Dataset {} has not been listed yet: see its conditions with kubectl -n {} describe dataset {}",
-            asked.name(),
-            asked.namespace,
-            asked.dataset
-        ))
-    })
 }
 
 /// Whether the same directory is seen at both.

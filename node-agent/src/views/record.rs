@@ -188,8 +188,13 @@ mod tests {
         let attributes =
             VolumeAttributes { dataset: Some("d".into()), path: Some("a".into()), ..Default::default() };
         let asked = attributes.asked("n").unwrap();
-        let request =
-            VolumeRequest { volume: volume.into(), target: target.into(), namespace: "n".into(), attributes };
+        let request = VolumeRequest {
+            volume: volume.into(),
+            target: target.into(),
+            namespace: "n".into(),
+            pod: None,
+            attributes,
+        };
         Record::new(&request, &asked, ManifestHash([7; 32]))
     }
 

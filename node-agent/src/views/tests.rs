@@ -7,10 +7,12 @@ use crate::origin::Origins;
 use crate::origin::s3::fake::FakeS3;
 use crate::replicas::Known;
 use crate::testing::*;
+use crate::versions::{self, Told, Versions};
 use hearth_core::block::BLOCK_SIZE;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::selection::Selection;
 use hearth_core::volume::VolumeAttributes;
+use hearth_core::wire::report::{Choice, Orders, PodVersion};
 use rustix::fs::StatVfsMountFlags;
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +31,10 @@ struct World {
     origins: Arc<Origins>,
     store: Store,
     views: Views,
+    told: watch::Sender<Told>,
+    versions: Versions,
+    /// `status.held` of the Dataset.
+    held: Mutex<serde_json::Value>,
     shutdown: CancellationToken,
     content: Tree,
     metrics: Arc<Metrics>,
@@ -64,13 +70,17 @@ impl World {
         let store = open_store(&directory.path().join("store"), None);
         let (api, origins) = (FakeApi::default(), patient_origins());
         let metrics = metrics();
-        let views = open(&directory, &store, &api, &metrics);
+        let (told, versions) = versions::channel();
+        let views = open(&directory, &store, &api, &versions, &metrics);
         let mut world = Self {
             fake,
             api,
             origins,
             store,
             views,
+            told,
+            versions,
+            held: Mutex::new(serde_json::json!([])),
             shutdown: CancellationToken::new(),
             content,
             metrics,
@@ -88,7 +98,10 @@ impl World {
         self.store.put_manifest(hash, "ns/d", &manifest.encode()).unwrap();
         let version = serde_json::json!({"manifest": hash.to_string(), "files": 1, "bytes": 1, "size": "1 B", "blocks": 1,
             "listedAt": "2026-01-01T00:00:00Z"});
-        dataset.status = Some(serde_json::from_value(serde_json::json!({"version": version})).unwrap());
+        dataset.status = Some(
+            serde_json::from_value(serde_json::json!({"version": version, "held": *self.held.lock()}))
+                .unwrap(),
+        );
         dataset.spec.share_with =
             Some(serde_json::from_value(serde_json::json!({"namespaces": shared})).unwrap());
         self.api.put(DATASET, &dataset);
@@ -114,7 +127,7 @@ impl World {
     /// The agent ends without a word and starts again.
     fn restart(&mut self) {
         self.shutdown.cancel();
-        self.views = open(&self.directory, &self.store, &self.api, &self.metrics);
+        self.views = open(&self.directory, &self.store, &self.api, &self.versions, &self.metrics);
         self.run();
     }
 
@@ -139,11 +152,22 @@ impl World {
         namespace: &str,
         attributes: serde_json::Value,
     ) -> Result<Published, ViewError> {
+        self.views.publish(self.request(name, namespace, attributes)).await
+    }
+
+    fn request(&self, name: &str, namespace: &str, attributes: serde_json::Value) -> VolumeRequest {
         let attributes: VolumeAttributes = serde_json::from_value(attributes).unwrap();
         let (volume, target) = (format!("csi-{name}"), self.target(name));
-        self.views
-            .publish(VolumeRequest { volume, target, namespace: namespace.to_owned(), attributes })
-            .await
+        VolumeRequest { volume, target, namespace: namespace.to_owned(), pod: None, attributes }
+    }
+
+    /// Publishes all for a pod of which the extender says this.
+    async fn publish_for(&self, pod: &str, choice: Choice) -> Result<Published, ViewError> {
+        let version = PodVersion { pod: pod.to_owned(), dataset: "ns/d".to_owned(), choice };
+        let orders = Orders { versions: Some(vec![version]), ..Orders::default() };
+        self.told.send_replace(Told::together(&[&orders]));
+        let request = self.request(pod, "ns", serde_json::json!({"dataset": "d", "wait": "100%"}));
+        self.views.publish(VolumeRequest { pod: Some(pod.to_owned()), ..request }).await
     }
 
     async fn publish_all(&self, name: &str) -> Result<Published, ViewError> {
@@ -189,12 +213,19 @@ impl Drop for World {
     }
 }
 
-fn open(directory: &tempfile::TempDir, store: &Store, api: &FakeApi, metrics: &Arc<Metrics>) -> Views {
+fn open(
+    directory: &tempfile::TempDir,
+    store: &Store,
+    api: &FakeApi,
+    versions: &Versions,
+    metrics: &Arc<Metrics>,
+) -> Views {
     let nobody: Known = watch::channel(Vec::new()).1;
     let parts = ViewParts {
         store: store.clone(),
         datasets: Datasets::new(api.client()),
         manifests: Manifests::new(store.clone(), nobody),
+        versions: versions.clone(),
         metrics: metrics.clone(),
         read_timeout: Duration::from_millis(1500),
         keeper: None,
@@ -339,6 +370,40 @@ async fn a_pod_keeps_its_version_through_a_refresh_and_a_restart() {
     let gone = || !world.directory.path().join(format!("store/views/trees/{before}")).exists();
     eventually(|| "the old version's tree is still there".to_owned(), gone).await;
     assert_eq!(world.seen("new")["train/b.idx"], old["train/b.idx"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_one_owner_see_one_version_and_others_the_current_one() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::new(&SOME).await;
+    let old = world.list(&[]).await;
+    world.fake.faults.lock().put(b"train/new.bin", b"new");
+    *world.held.lock() = serde_json::json!([{"owner": "job", "manifest": old.to_string()}]);
+    let new = world.list(&[]).await;
+    let sees_new = |pod: &str| world.seen(pod).contains_key("train/new.bin");
+    for (pod, choice, expected) in [
+        ("first", Choice::Held("job".into()), false),
+        ("second", Choice::Held("job".into()), false),
+        ("names", Choice::Named(old), false),
+        ("names-new", Choice::Named(new), true),
+        ("alone", Choice::Current, true),
+    ] {
+        assert_eq!(world.publish_for(pod, choice).await.unwrap(), Published::Now);
+        assert_eq!(sees_new(pod), expected, "{pod}");
+    }
+    // Whatever is said later, and when the hold is gone.
+    *world.held.lock() = serde_json::json!([]);
+    world.list(&[]).await;
+    assert_eq!(world.publish_for("first", Choice::Current).await.unwrap(), Published::Before);
+
+    let refused = world.publish_for("bad", Choice::Refused("why".into())).await.unwrap_err();
+    assert!(matches!(&refused, ViewError::Invalid(why) if why == "why"), "{refused}");
+    for choice in [Choice::Held("job".into()), Choice::Named(old)] {
+        let early = world.publish_for("early", choice).await.unwrap_err();
+        assert!(matches!(&early, ViewError::NotYet(why) if why.contains("status.held")), "{early}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

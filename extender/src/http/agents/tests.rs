@@ -217,6 +217,22 @@ async fn a_reply_is_held_until_a_pod_is_bound() {
     assert_eq!((began.elapsed(), reply.orders), (Duration::from_secs(3), None), "held at most two seconds");
 }
 
+/// A digest of what the agent cannot read would make every reply news to it.
+#[tokio::test(start_paused = true)]
+async fn a_reply_to_an_older_agent_is_held_too() {
+    let world = World::new();
+    world.name_version(manifest().1);
+    world.bind("a", "p");
+    let older = |report| Report { protocol: 2, ..report };
+    let orders = world.report(&older(snapshot("a"))).await.orders.unwrap();
+    assert_eq!((orders.wants.len(), &orders.versions), (1, &None));
+    let began = tokio::time::Instant::now();
+    let reply = world.report(&older(delta("a", 1, orders.digest(), MAX_HOLD_MILLIS))).await;
+    assert_eq!((reply.orders, began.elapsed()), (None, Duration::from_secs(2)));
+    let newer = world.report(&delta("a", 2, orders.digest(), 0)).await.orders.unwrap();
+    assert_eq!(newer.versions.map(|versions| versions.len()), Some(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_newer_report_or_the_end_lets_a_held_reply_go() {
     let world = World::new();
