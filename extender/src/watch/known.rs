@@ -2,7 +2,7 @@
 //! and the pods that wait for a warm node.
 
 use hearth_api::{Dataset, Warmup};
-use hearth_core::pod::Demand;
+use hearth_core::pod::{Demand, PodFacts};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct WaitingPod {
     pub name: String,
     /// What it asks for.
     pub demand: Arc<Demand>,
+    /// What it is made from, when it mounts claims: whose they are can change.
+    pub claimant: Option<Arc<PodFacts>>,
 }
 
 impl Known {

@@ -45,6 +45,13 @@ impl Watches {
         let nodes = nodes::Nodes::new(state.clone());
         let datasets = datasets::Datasets::new(state.clone(), known.clone());
         let warmups = warmups::Warmups::new(state.clone(), known);
+        let pods = async {
+            // Whose Dataset the claim of a pod is of, the Datasets say.
+            if shutdown.run_until_cancelled(all_synced([datasets_synced.clone()])).await.is_none() {
+                return Ok(());
+            }
+            follow(client.clone(), pods, pods_done, shutdown.clone()).await
+        };
         let warmups = async {
             // A warm-up chooses its nodes again with every node and dataset that comes:
             // once all are known, that is done once.
@@ -63,7 +70,7 @@ impl Watches {
             Ok(())
         };
         tokio::try_join!(
-            follow(client.clone(), pods, pods_done, shutdown.clone()),
+            pods,
             follow(client.clone(), nodes, nodes_done, shutdown.clone()),
             follow(client.clone(), datasets, datasets_done, shutdown.clone()),
             warmups,
