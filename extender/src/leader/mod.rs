@@ -1,9 +1,12 @@
-//! What only one replica does: it writes statuses and nudges kube-scheduler.
+//! What only one replica does: it writes statuses, keeps the datasets' claims and nudges
+//! kube-scheduler.
 
+mod claims;
 mod dataset_status;
 mod nudge;
 mod warmup_status;
 
+use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
 use serde::Serialize;
@@ -29,8 +32,10 @@ pub struct Duties {
     pub namespace: String,
     /// The shared state.
     pub state: Arc<State>,
-    /// The objects whose status is written.
+    /// The objects whose status is written, and whose claims are kept.
     pub known: Arc<Known>,
+    /// What is told of claims.
+    pub recorder: Recorder,
 }
 
 impl Duties {
@@ -46,6 +51,7 @@ impl Duties {
                 tokio::select! {
                     () = self.nudge() => {}
                     () = self.statuses() => {}
+                    () = self.claims() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }

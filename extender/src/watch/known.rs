@@ -6,11 +6,13 @@ use hearth_core::pod::{Demand, PodFacts};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Objects by UID.
 #[derive(Default)]
 pub struct Known {
     datasets: RwLock<HashMap<String, Arc<Dataset>>>,
+    dataset_changes: watch::Sender<()>,
     warmups: RwLock<HashMap<String, Arc<Warmup>>>,
     waiting: RwLock<HashMap<String, WaitingPod>>,
 }
@@ -32,6 +34,11 @@ impl Known {
         self.datasets.read().values().cloned().collect()
     }
 
+    /// Tells whenever a Dataset comes, changes or goes.
+    pub fn dataset_changes(&self) -> watch::Receiver<()> {
+        self.dataset_changes.subscribe()
+    }
+
     /// All Warmups.
     pub fn warmups(&self) -> Vec<Arc<Warmup>> {
         self.warmups.read().values().cloned().collect()
@@ -48,10 +55,13 @@ impl Known {
 
     pub(super) fn set_dataset(&self, uid: String, dataset: Dataset) {
         self.datasets.write().insert(uid, Arc::new(dataset));
+        self.dataset_changes.send_replace(());
     }
 
     pub(super) fn remove_datasets(&self, gone: impl Fn(&str) -> bool) -> Vec<Arc<Dataset>> {
-        remove(&mut self.datasets.write(), gone)
+        let gone = remove(&mut self.datasets.write(), gone);
+        self.dataset_changes.send_replace(());
+        gone
     }
 
     /// Returns what was known of it before.

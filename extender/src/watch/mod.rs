@@ -8,11 +8,11 @@ mod nodes;
 mod pods;
 mod warmups;
 
+pub(crate) use follow::{Follower, follow};
 pub use known::{Known, WaitingPod};
 
 use crate::events::Recorder;
 use crate::state::State;
-use follow::follow;
 use std::sync::Arc;
 use tokio::sync::watch::{Receiver, channel};
 use tokio_util::sync::CancellationToken;
