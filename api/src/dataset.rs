@@ -173,7 +173,8 @@ pub struct CacheSpec {
 /// Who may use a dataset besides its own namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct ShareWith {
-    /// Names of namespaces.
+    /// Names of namespaces. Each gets a claim hearth-NAME, as the Dataset's own has one,
+    /// unless it has a Dataset of that name itself.
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     pub namespaces: Vec<String>,

@@ -6,6 +6,7 @@
 
 pub mod annotation;
 pub mod block;
+pub mod claim;
 pub mod decide;
 pub mod explain;
 pub mod hold;

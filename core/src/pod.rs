@@ -113,6 +113,13 @@ pub struct Volume {
     pub persistent_volume_claim: Option<ClaimVolume>,
 }
 
+impl Volume {
+    /// Name of the dataset whose claim it is.
+    fn claimed(&self) -> Option<&str> {
+        self.persistent_volume_claim.as_ref()?.claim_name.strip_prefix(CLAIM_PREFIX)
+    }
+}
+
 /// An inline CSI volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -201,7 +208,9 @@ impl Demand {
 
 impl PodFacts {
     /// What the pod asks for; `None` when it has to do with no dataset at all.
-    pub fn demand(&self) -> Option<Demand> {
+    /// `claimed` tells the Dataset that a claim is of from the one of its name in the
+    /// pod's own namespace.
+    pub fn demand(&self, claimed: impl Fn(&DatasetName) -> DatasetName) -> Option<Demand> {
         let none = Annotations::default();
         let annotations = self.metadata.annotations.as_ref().unwrap_or(&none);
         let mut asked = Merged::default();
@@ -229,7 +238,7 @@ impl PodFacts {
                 ));
                 break;
             }
-            match self.of_volume(volume) {
+            match self.of_volume(volume, &claimed) {
                 Some(Ok(volume)) => mounted.add(volume),
                 Some(Err(problem)) => problems.push(problem),
                 None => {}
@@ -273,14 +282,21 @@ impl PodFacts {
         hold::owner(&controller.uid, revision)
     }
 
-    fn of_volume(&self, volume: &Volume) -> Option<Result<Asked, String>> {
-        if let Some(claim) = &volume.persistent_volume_claim {
-            let dataset = claim.claim_name.strip_prefix(CLAIM_PREFIX)?;
-            return Some(Ok(Asked {
-                namespace: self.metadata.namespace.clone(),
-                dataset: dataset.to_owned(),
-                selection: Selection::all(),
-            }));
+    /// Whether the pod mounts claims of datasets, so that what it asks for depends on who
+    /// shares what with its namespace.
+    pub fn claims(&self) -> bool {
+        self.spec.volumes.iter().flatten().any(|volume| volume.claimed().is_some())
+    }
+
+    fn of_volume(
+        &self,
+        volume: &Volume,
+        claimed: impl Fn(&DatasetName) -> DatasetName,
+    ) -> Option<Result<Asked, String>> {
+        if let Some(dataset) = volume.claimed() {
+            let DatasetName { namespace, name } =
+                claimed(&DatasetName::new(&self.metadata.namespace, dataset));
+            return Some(Ok(Asked { namespace, dataset: name, selection: Selection::all() }));
         }
         let csi = volume.csi.as_ref().filter(|csi| csi.driver == CSI_DRIVER)?;
         let none = VolumeAttributes::default();
@@ -359,7 +375,7 @@ mod tests {
                 {"name": "d", "persistentVolumeClaim": {"claimName": "hearth-weights"}},
                 {"name": "e", "persistentVolumeClaim": {"claimName": "mine"}}]},
         }))
-        .demand()
+        .demand(DatasetName::clone)
         .unwrap();
         assert_eq!(
             demand.asked,
@@ -375,13 +391,29 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_of_whom_it_is_said_to_be_and_narrowed_by_what_names_that_one() {
+        let of_n = |own: &DatasetName| DatasetName::new("n", &own.name);
+        let mounts = |annotation: &str| {
+            pod(serde_json::json!({
+                "metadata": {"namespace": "m", "annotations": {"hearth.dev/datasets": annotation}},
+                "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "hearth-d"}}]},
+            }))
+        };
+        assert!(mounts("").claims());
+        assert_eq!(mounts("").demand(of_n).unwrap().asked, [asked("n", "d", &[])]);
+        assert_eq!(mounts("n:d/train").demand(of_n).unwrap().asked, [asked("n", "d", &["train"])]);
+        let both = [asked("m", "d", &["train"]), asked("n", "d", &[])];
+        assert_eq!(mounts("d/train").demand(of_n).unwrap().asked, both);
+    }
+
+    #[test]
     fn many_parts_of_one_dataset_are_compiled_once_and_so_many_only() {
         let globs: Vec<String> = (0..60).map(|n| format!("d{n}/**")).collect();
         let text = globs.iter().map(|glob| format!("d/{glob}")).collect::<Vec<_>>().join(",");
         let of = |text: &str| {
             let annotations = serde_json::json!({"hearth.dev/datasets": text});
             pod(serde_json::json!({"metadata": {"namespace": "n", "annotations": annotations}}))
-                .demand()
+                .demand(DatasetName::clone)
                 .unwrap()
         };
         let globs: Vec<&str> = globs.iter().map(String::as_str).collect();
@@ -393,27 +425,30 @@ mod tests {
             long.problems
         );
         let volume = serde_json::json!({"csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": "d", "files": "x".repeat(1000)}}});
-        let many = pod(serde_json::json!({"spec": {"volumes": vec![volume; 20]}})).demand().unwrap();
+        let many = pod(serde_json::json!({"spec": {"volumes": vec![volume; 20]}}))
+            .demand(DatasetName::clone)
+            .unwrap();
         assert_eq!(many.problems.len(), 1, "{:?}", many.problems);
     }
 
     #[test]
     fn pods_without_datasets_ask_for_nothing() {
         assert_eq!(
-            pod(serde_json::json!({"metadata": {"annotations": null}, "spec": {"volumes": null}})).demand(),
+            pod(serde_json::json!({"metadata": {"annotations": null}, "spec": {"volumes": null}}))
+                .demand(DatasetName::clone),
             None
         );
-        assert_eq!(pod(serde_json::json!({})).demand(), None);
+        assert_eq!(pod(serde_json::json!({})).demand(DatasetName::clone), None);
         let only_locality =
             serde_json::json!({"metadata": {"annotations": {"hearth.dev/locality": "required"}}});
-        assert_eq!(pod(only_locality).demand(), None);
+        assert_eq!(pod(only_locality).demand(DatasetName::clone), None);
     }
 
     #[test]
     fn a_bad_annotation_is_a_problem_and_not_nothing() {
         let demand = pod(serde_json::json!({"metadata": {"namespace": "n", "annotations":
             {"hearth.dev/datasets": "No!", "hearth.dev/locality": "must", "hearth.dev/min-warm": "lots"}}}))
-        .demand()
+        .demand(DatasetName::clone)
         .unwrap();
         assert_eq!(demand.problems.len(), 3);
         assert_eq!(demand.locality, Locality::Preferred);
@@ -424,7 +459,7 @@ mod tests {
         let owner = |metadata: serde_json::Value| {
             let mut metadata = metadata;
             metadata["annotations"] = serde_json::json!({"hearth.dev/datasets": "d"});
-            pod(serde_json::json!({"metadata": metadata})).demand().unwrap().owner
+            pod(serde_json::json!({"metadata": metadata})).demand(DatasetName::clone).unwrap().owner
         };
         let owners = serde_json::json!([{"uid": "other"}, {"uid": "job", "controller": true, "kind": "Job"}]);
         assert_eq!(owner(serde_json::json!({"ownerReferences": owners})).as_deref(), Some("job"));
@@ -440,7 +475,7 @@ mod tests {
         let demand = |version: &str| {
             let annotations = serde_json::json!({"hearth.dev/datasets": "d", "hearth.dev/version": version});
             pod(serde_json::json!({"metadata": {"namespace": "n", "annotations": annotations}}))
-                .demand()
+                .demand(DatasetName::clone)
                 .unwrap()
         };
         let good = demand(&"07".repeat(32));
@@ -458,7 +493,7 @@ mod tests {
                 "spec": {"volumes": [
                     {"csi": {"driver": "hearth.dev", "volumeAttributes": {"dataset": a, "path": b, "files": c}}},
                     {"persistentVolumeClaim": {"claimName": format!("hearth-{d}")}}]}}))
-            .demand();
+            .demand(DatasetName::clone);
             if let Some(demand) = demand {
                 prop_assert!((1..=100).contains(&demand.min_warm_percent));
             }

@@ -1,18 +1,21 @@
-//! Events on pods: why a pod went where it went, and what is wrong with what it asks.
+//! Events: on pods, why one went where it went and what is wrong with what it asks; on
+//! Datasets, what is wrong with their claims.
 
 use crate::http::scheduler::Warnings;
 use crate::state::State;
 use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
+use hearth_api::Dataset;
 use hearth_core::decide::Decision;
 use hearth_core::explain;
+use hearth_core::index::DatasetName;
 use hearth_core::pod::PodFacts;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Resource};
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
@@ -46,13 +49,15 @@ const CONTROLLER: &str = "hearth-extender";
 pub const PLACED: &str = "PlacedByWarmth";
 /// Reason of the Event on a pod whose datasets cannot be found or understood.
 pub const PROBLEM: &str = "DatasetProblem";
+/// Reason of the Event on a Dataset that has not all the claims that it should.
+pub const CLAIM: &str = "ClaimProblem";
 
 struct Written {
     /// Not to be written before so much time has passed.
     after: Duration,
     reason: &'static str,
     kind: &'static str,
-    pod: ObjectReference,
+    about: ObjectReference,
     note: String,
 }
 
@@ -61,26 +66,26 @@ impl Written {
     /// that say the same, or of one that was restarted, says nothing new. A pod is placed
     /// once, whatever is said of it.
     fn event(&self, instance: &str, now: Timestamp) -> Event {
-        let pod = self.pod.name.as_deref().unwrap_or_default();
+        let about = self.about.name.as_deref().unwrap_or_default();
         let mut says = blake3::Hasher::new();
         let note = if self.reason == PLACED { "" } else { self.note.as_str() };
-        for part in [self.pod.uid.as_deref().unwrap_or_default(), self.reason, note] {
+        for part in [self.about.uid.as_deref().unwrap_or_default(), self.reason, note] {
             says.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         let name =
-            format!("{}.{}", cut(pod, 200).trim_end_matches(['-', '.']), &says.finalize().to_hex()[..16]);
+            format!("{}.{}", cut(about, 200).trim_end_matches(['-', '.']), &says.finalize().to_hex()[..16]);
         Event {
             metadata: ObjectMeta {
                 name: Some(name),
-                namespace: self.pod.namespace.clone(),
+                namespace: self.about.namespace.clone(),
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
             type_: Some(self.kind.to_owned()),
             reason: Some(self.reason.to_owned()),
-            action: Some("Scheduling".to_owned()),
+            action: Some(if self.reason == CLAIM { "Claiming" } else { "Scheduling" }.to_owned()),
             note: Some(self.note.clone()),
-            regarding: Some(self.pod.clone()),
+            regarding: Some(self.about.clone()),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(cut(instance, MAX_INSTANCE).to_owned()),
             ..Event::default()
@@ -110,7 +115,7 @@ pub struct Writer {
 /// A recorder and its writer; a recorder that takes nothing unless `enabled`.
 pub fn channel(enabled: bool, state: Arc<State>) -> (Recorder, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    for reason in [PLACED, PROBLEM] {
+    for reason in [PLACED, PROBLEM, CLAIM] {
         for outcome in ["written", "known", "failed", "dropped"] {
             // From the start, so that a rate over them is 0 and not absent.
             state.metrics.events.with_label_values(&[reason, outcome]);
@@ -126,7 +131,7 @@ impl Recorder {
     pub fn placed(&self, pod: &PodFacts, decision: &Decision, node: &str) {
         // Without bytes there is no warmth to speak of; what is wrong was said in a warning.
         if decision.weighing.requested > 0 {
-            self.send(PLACED, "Normal", pod, explain::placed(decision, node), Duration::ZERO);
+            self.send(PLACED, "Normal", pod_reference(pod), explain::placed(decision, node), Duration::ZERO);
         }
     }
 
@@ -134,37 +139,64 @@ impl Recorder {
     /// nobody when one node is left, and else another replica, which tells more.
     pub fn placed_unasked(&self, pod: &PodFacts, decision: &Decision, node: &str) {
         if decision.weighing.requested > 0 {
-            self.send(PLACED, "Normal", pod, explain::holds(decision, node), OTHERS);
+            self.send(PLACED, "Normal", pod_reference(pod), explain::holds(decision, node), OTHERS);
         }
     }
 
-    fn send(&self, reason: &'static str, kind: &'static str, pod: &PodFacts, note: String, after: Duration) {
+    /// Something about the claims of a Dataset is wrong; each sentence becomes an Event once.
+    pub fn claim_problem(&self, dataset: &DatasetName, uid: &str, problem: String) {
+        let about = ObjectReference {
+            api_version: Some(Dataset::api_version(&()).into_owned()),
+            kind: Some(Dataset::kind(&()).into_owned()),
+            namespace: Some(dataset.namespace.clone()),
+            name: Some(dataset.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.warn_once(CLAIM, about, problem);
+    }
+
+    fn warn_once(&self, reason: &'static str, about: ObjectReference, problem: String) {
+        let key = (about.uid.clone().unwrap_or_default(), problem.clone());
+        if self.warned.lock().put(key, ()).is_none() {
+            self.send(reason, "Warning", about, problem, Duration::ZERO);
+        }
+    }
+
+    fn send(
+        &self,
+        reason: &'static str,
+        kind: &'static str,
+        about: ObjectReference,
+        note: String,
+        after: Duration,
+    ) {
         let Some(queue) = &self.queue else { return };
         let note = match note.len() > MAX_NOTE {
             true => format!("{}…", cut(&note, MAX_NOTE - '…'.len_utf8())),
             false => note,
         };
-        let pod = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.metadata.namespace.clone()),
-            name: Some(pod.metadata.name.clone()),
-            uid: Some(pod.metadata.uid.clone()),
-            ..ObjectReference::default()
-        };
-        if queue.try_send(Written { after, reason, kind, pod, note }).is_err() {
+        if queue.try_send(Written { after, reason, kind, about, note }).is_err() {
             self.state.metrics.events.with_label_values(&[reason, "dropped"]).inc();
         }
+    }
+}
+
+fn pod_reference(pod: &PodFacts) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.metadata.namespace.clone()),
+        name: Some(pod.metadata.name.clone()),
+        uid: Some(pod.metadata.uid.clone()),
+        ..ObjectReference::default()
     }
 }
 
 impl Warnings for Recorder {
     fn warn(&self, pod: &PodFacts, problems: Vec<String>) {
         for problem in problems.into_iter().take(MAX_WARNINGS) {
-            let key = (pod.metadata.uid.clone(), problem.clone());
-            if self.warned.lock().put(key, ()).is_none() {
-                self.send(PROBLEM, "Warning", pod, problem, Duration::ZERO);
-            }
+            self.warn_once(PROBLEM, pod_reference(pod), problem);
         }
     }
 }
@@ -192,7 +224,7 @@ impl Writer {
             }
             let event = written.event(&identity, Timestamp::now());
             let api: Api<Event> =
-                Api::namespaced(client.clone(), written.pod.namespace.as_deref().unwrap_or_default());
+                Api::namespaced(client.clone(), written.about.namespace.as_deref().unwrap_or_default());
             let outcome = tokio::select! {
                 outcome = write(&api, &event) => outcome,
                 () = shutdown.cancelled() => return Ok(()),
@@ -261,7 +293,7 @@ mod tests {
             after: Duration::ZERO,
             reason: PROBLEM,
             kind: "Warning",
-            pod: ObjectReference {
+            about: ObjectReference {
                 name: Some(format!("{}-x", "p".repeat(199))),
                 namespace: Some("n".into()),
                 uid: Some("u".into()),

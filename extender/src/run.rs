@@ -68,6 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         namespace: config.namespace.clone(),
         state: state.clone(),
         known,
+        recorder: recorder.clone(),
     };
     tasks.spawn("the leader's duties", duties.run(is_leader.clone(), shutdown.clone()));
 

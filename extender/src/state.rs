@@ -7,7 +7,7 @@ use hearth_core::index::{
     Affected, ClusterIndex, DatasetFacts, DatasetName, Millis, Settings, Unprepared, WarmupProgress,
 };
 use hearth_core::manifest::{Manifest, ManifestHash};
-use hearth_core::pod::Demand;
+use hearth_core::pod::{Demand, PodFacts};
 use hearth_core::wire::report::Orders;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
@@ -111,6 +111,11 @@ impl State {
         let result = write(&mut self.index.write());
         self.changed.notify_waiters();
         result
+    }
+
+    /// What a pod asks for; its claims are of the Datasets that are known now.
+    pub fn demand(&self, pod: &PodFacts) -> Option<Demand> {
+        pod.demand(|own| self.read(|index| index.claimed(own)))
     }
 
     /// Makes ready what `demand` asks for; its files are found without holding the index.

@@ -132,28 +132,6 @@ async fn two_datasets_in_one_pod(cluster: &RealCluster, digests: &Digests) -> Re
 }
 
 async fn a_claim_of_a_dataset(cluster: &RealCluster, digests: &Digests) -> Result<()> {
-    let (class, modes) = ("", ["ReadOnlyMany"]);
-    let volume = json!({
-        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "hearth-images"},
-        "spec": {
-            "capacity": {"storage": "1Gi"}, "accessModes": modes, "storageClassName": class,
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": USER, "name": "hearth-images"},
-            "csi": {
-                "driver": "hearth.dev", "volumeHandle": "hearth-images", "readOnly": true,
-                "volumeAttributes": {"dataset": "images"},
-            },
-        },
-    });
-    let claim = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "hearth-images", "namespace": USER},
-        "spec": {
-            "accessModes": modes, "storageClassName": class, "volumeName": "hearth-images",
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    });
-    cluster.kube.apply(&format!("{volume}\n---\n{claim}\n")).await?;
     reader("claimant").claims("images").on("node-2").create(&cluster.kube).await?;
     let (seen, _) = cluster.ended("claimant").await?;
     ensure!(seen == digests["images"], "it read {seen:?}, and {digests:?} is right");

@@ -90,7 +90,7 @@ mod tests {
         let pod: PodFacts = serde_json::from_value(serde_json::json!({"metadata": {"namespace": "ns",
             "annotations": {"hearth.dev/datasets": "set", "hearth.dev/version": version}, "ownerReferences": owners}}))
         .unwrap();
-        pod.demand().unwrap()
+        pod.demand(DatasetName::clone).unwrap()
     }
 
     fn holding(current: ManifestHash, held: &[(&str, ManifestHash)]) -> DatasetFacts {

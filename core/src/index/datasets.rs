@@ -1,6 +1,7 @@
 //! Datasets as the API server has them.
 
 use super::ClusterIndex;
+use crate::claim;
 use crate::hold::{Held, MOST_HELD};
 use crate::manifest::ManifestHash;
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ impl ClusterIndex {
         let changed = match self.datasets.get_mut(name) {
             None => {
                 self.datasets.insert(name.clone(), Dataset { facts, previous: None });
+                self.namesakes.entry(name.name.clone()).or_default().insert(name.namespace.clone());
                 true
             }
             Some(dataset) if dataset.facts == facts => false,
@@ -125,6 +127,12 @@ impl ClusterIndex {
     /// The Dataset is gone.
     pub fn remove_dataset(&mut self, name: &DatasetName) {
         if self.datasets.remove(name).is_some() {
+            if let Some(namespaces) = self.namesakes.get_mut(&name.name) {
+                namespaces.remove(&name.namespace);
+                if namespaces.is_empty() {
+                    self.namesakes.remove(&name.name);
+                }
+            }
             self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();
@@ -141,6 +149,18 @@ impl ClusterIndex {
     /// What is known of a Dataset.
     pub fn dataset(&self, name: &DatasetName) -> Option<&DatasetFacts> {
         self.datasets.get(name).map(|dataset| &dataset.facts)
+    }
+
+    /// The Dataset that a namespace's claim is of, when `own` is the one of the claim's name
+    /// in that namespace; `own` when it is of none.
+    pub fn claimed(&self, own: &DatasetName) -> DatasetName {
+        let namespaces = self.namesakes.get(&own.name).into_iter().flatten();
+        let datasets = namespaces.filter_map(|namespace| {
+            let facts = self.dataset(&DatasetName::new(namespace, &own.name))?;
+            Some((namespace.as_str(), facts.share_with.as_slice()))
+        });
+        let of = claim::source(&own.namespace, datasets).unwrap_or(&own.namespace);
+        DatasetName::new(of, &own.name)
     }
 
     /// Datasets whose current version this is.

@@ -72,6 +72,8 @@ pub struct ClusterIndex {
     nodes: Nodes,
     versions: HashMap<ManifestHash, Version>,
     datasets: HashMap<DatasetName, Dataset>,
+    /// Namespaces of the Datasets, by name.
+    namesakes: HashMap<String, HashSet<String>>,
     datasets_synced: bool,
     pods: HashMap<String, BoundPod>,
     pods_by_node: HashMap<Arc<str>, HashSet<String>>,
@@ -91,6 +93,7 @@ impl ClusterIndex {
             nodes: Nodes::default(),
             versions: HashMap::new(),
             datasets: HashMap::new(),
+            namesakes: HashMap::new(),
             datasets_synced: false,
             pods: HashMap::new(),
             pods_by_node: HashMap::new(),

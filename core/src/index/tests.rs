@@ -92,7 +92,7 @@ fn demand(globs: &[&str]) -> Demand {
         "metadata": {"namespace": "ns", "annotations": {"hearth.dev/datasets": annotation}}
     }))
     .unwrap();
-    pod.demand().unwrap()
+    pod.demand(DatasetName::clone).unwrap()
 }
 
 fn prepare(index: &mut ClusterIndex, demand: &Demand) {
@@ -117,6 +117,26 @@ pub(super) fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manife
 pub(super) fn held(index: &ClusterIndex, now: u64, demand: &Demand) -> Vec<(String, u64)> {
     let weighing = index.weigh(Millis(now), demand);
     weighing.ranked().iter().map(|node| (node.node.to_string(), node.held)).collect()
+}
+
+#[test]
+fn a_claim_is_of_the_namespaces_own_dataset_or_of_the_first_that_is_shared_with_it() {
+    let mut index = ClusterIndex::new(Settings::default());
+    let claimed = |index: &ClusterIndex| index.claimed(&DatasetName::new("m", "d")).to_string();
+    let shared = DatasetFacts { share_with: vec!["m".into()], ..DatasetFacts::default() };
+    assert_eq!(claimed(&index), "m/d", "nobody's is nobody else's either");
+    index.set_dataset(&DatasetName::new("z", "d"), shared.clone());
+    assert_eq!(claimed(&index), "z/d");
+    index.set_dataset(&DatasetName::new("n", "d"), shared.clone());
+    index.set_dataset(&DatasetName::new("a", "d"), DatasetFacts::default());
+    assert_eq!(claimed(&index), "n/d");
+    index.set_dataset(&DatasetName::new("m", "d"), DatasetFacts::default());
+    assert_eq!(claimed(&index), "m/d");
+    index.remove_dataset(&DatasetName::new("m", "d"));
+    index.set_dataset(&DatasetName::new("n", "d"), DatasetFacts::default());
+    assert_eq!(claimed(&index), "z/d");
+    index.remove_dataset(&DatasetName::new("z", "d"));
+    assert_eq!(claimed(&index), "m/d");
 }
 
 #[test]
@@ -224,7 +244,7 @@ fn a_list_of_files_that_is_on_its_way_is_no_fault_of_the_pods() {
     let call = parse_call(body).unwrap();
     let now = Now { monotonic: Millis(0), unix_seconds: 0 };
     let reason = |index: &ClusterIndex| {
-        let reply = decide::filter(index, now, &call, call.pod.demand()).reply;
+        let reply = decide::filter(index, now, &call, call.pod.demand(DatasetName::clone)).reply;
         let reply: serde_json::Value = serde_json::from_slice(&reply).unwrap();
         reply["FailedAndUnresolvableNodes"]["warm"].clone()
     };
@@ -246,7 +266,8 @@ fn a_decision_knows_only_nodes_that_could_be_chosen() {
         "Nodes":null,"NodeNames":["chosen","other"]}"#;
     let call = parse_call(body).unwrap();
     let now = Now { monotonic: Millis(0), unix_seconds: 0 };
-    let decision = decide::prioritize(&index, now, &call, call.pod.demand()).decision.unwrap();
+    let decision =
+        decide::prioritize(&index, now, &call, call.pod.demand(DatasetName::clone)).decision.unwrap();
     assert!(crate::explain::placed(&decision, "chosen").contains("runner-up other"));
 }
 
@@ -338,12 +359,12 @@ fn replies_are_sparse_and_rejections_constant() {
         "NodeNames":["cold","half","silent","unheard","warm"]}"#;
     let call = parse_call(body).unwrap();
     let now = Now { monotonic: Millis(10_000), unix_seconds: 0 };
-    let scores = decide::prioritize(&index, now, &call, call.pod.demand());
+    let scores = decide::prioritize(&index, now, &call, call.pod.demand(DatasetName::clone));
     assert_eq!(
         String::from_utf8(scores.reply).unwrap(),
         r#"[{"Host":"half","Score":5},{"Host":"warm","Score":10}]"#
     );
-    let filtered = decide::filter(&index, now, &call, call.pod.demand());
+    let filtered = decide::filter(&index, now, &call, call.pod.demand(DatasetName::clone));
     let reply: serde_json::Value = serde_json::from_slice(&filtered.reply).unwrap();
     assert_eq!(reply["NodeNames"], serde_json::json!(["warm"]));
     assert_eq!(
@@ -371,7 +392,7 @@ fn preemption_keeps_only_nodes_that_filter_would_take() {
         let body = serde_json::to_vec(&body).unwrap();
         let call = parse_preempt(&body).unwrap();
         let now = Now { monotonic: Millis(0), unix_seconds: 0 };
-        let reply = decide::preempt(index, now, &call, call.pod.demand()).reply;
+        let reply = decide::preempt(index, now, &call, call.pod.demand(DatasetName::clone)).reply;
         serde_json::from_slice::<serde_json::Value>(&reply).unwrap()["NodeNameToMetaVictims"].clone()
     };
     assert_eq!(
@@ -389,7 +410,7 @@ fn all_equally_warm_is_silence() {
     let body = br#"{"Pod":{"metadata":{"namespace":"ns","annotations":{"hearth.dev/datasets":"set"}}},"Nodes":null,"NodeNames":["a","b"]}"#;
     let call = parse_call(body).unwrap();
     let now = Now { monotonic: Millis(0), unix_seconds: 0 };
-    assert_eq!(decide::prioritize(&index, now, &call, call.pod.demand()).reply, b"[]");
+    assert_eq!(decide::prioritize(&index, now, &call, call.pod.demand(DatasetName::clone)).reply, b"[]");
 }
 
 /// What a node said last: holdings, sequence, time.
@@ -514,8 +535,8 @@ proptest! {
         let call = parse_call(body).unwrap();
         let now = Now { monotonic: Millis(0), unix_seconds: 0 };
         prop_assert_eq!(
-            decide::prioritize(&one, now, &call, call.pod.demand()).reply,
-            decide::prioritize(&two, now, &call, call.pod.demand()).reply
+            decide::prioritize(&one, now, &call, call.pod.demand(DatasetName::clone)).reply,
+            decide::prioritize(&two, now, &call, call.pod.demand(DatasetName::clone)).reply
         );
     }
 }

@@ -193,6 +193,7 @@ fn push_string(reply: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::DatasetName;
     use proptest::prelude::*;
 
     #[test]
@@ -296,8 +297,8 @@ mod tests {
                     }
                 }
                 let outcomes = [
-                    parse_call(&body).map(|call| drop(call.pod.demand())),
-                    parse_preempt(&body).map(|call| drop(call.pod.demand())),
+                    parse_call(&body).map(|call| drop(call.pod.demand(DatasetName::clone))),
+                    parse_preempt(&body).map(|call| drop(call.pod.demand(DatasetName::clone))),
                 ];
                 for error in outcomes.into_iter().filter_map(Result::err) {
                     prop_assert_eq!(error.to_string().lines().count(), 1, "{}", error);

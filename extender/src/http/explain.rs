@@ -71,7 +71,7 @@ fn answer(handlers: &Handlers, headers: &HeaderMap, pod: &PodFacts) -> Response 
     if !handlers.state.agents(|agents| agents.synced) {
         return sentence(StatusCode::SERVICE_UNAVAILABLE, NOT_YET);
     }
-    let Some(demand) = pod.demand() else {
+    let Some(demand) = handlers.state.demand(pod) else {
         return sentence(StatusCode::UNPROCESSABLE_ENTITY, "the pod names and mounts no dataset");
     };
     handlers.state.prepare(&demand);

@@ -115,7 +115,7 @@ impl Handlers {
         decide: impl FnOnce(&ClusterIndex, Now, Option<Demand>) -> Decided,
     ) -> Decided {
         let now = self.state.now();
-        let demand = pod.demand();
+        let demand = self.state.demand(pod);
         // The watch has mostly prepared the pod by now; a call may also be faster.
         if let Some(demand) = &demand
             && !self.state.read(|index| index.unprepared(demand).is_empty())

@@ -1,10 +1,13 @@
-//! What only one replica does: it writes statuses, holds versions and nudges kube-scheduler.
+//! What only one replica does: it writes statuses, holds versions, keeps the datasets'
+//! claims and nudges kube-scheduler.
 
+mod claims;
 mod dataset_status;
 mod holds;
 mod nudge;
 mod warmup_status;
 
+use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
 use serde::Serialize;
@@ -30,8 +33,10 @@ pub struct Duties {
     pub namespace: String,
     /// The shared state.
     pub state: Arc<State>,
-    /// The objects whose status is written.
+    /// The objects whose status is written, and whose claims are kept.
     pub known: Arc<Known>,
+    /// What is told of claims.
+    pub recorder: Recorder,
 }
 
 impl Duties {
@@ -48,6 +53,7 @@ impl Duties {
                     () = self.nudge() => {}
                     () = self.statuses() => {}
                     () = self.holds() => {}
+                    () = self.claims() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }

@@ -181,10 +181,10 @@ impl Duties {
     /// the same, and are weighed once.
     async fn takers_of(&self, waiting: &[(String, WaitingPod)]) -> Vec<(String, Takers)> {
         let now = self.state.now();
+        let demands: Vec<Arc<Demand>> = waiting.iter().map(|(_, pod)| self.demand_of(pod)).collect();
         let mut weighed: HashMap<Question<'_>, Arc<HashSet<String>>> = HashMap::new();
         let mut pods = Vec::with_capacity(waiting.len());
-        for (uid, pod) in waiting {
-            let demand = &*pod.demand;
+        for ((uid, _), demand) in waiting.iter().zip(&demands) {
             if !demand.insists(now.unix_seconds) {
                 pods.push((uid.clone(), Takers::Any));
                 continue;
@@ -205,6 +205,11 @@ impl Duties {
             pods.push((uid.clone(), Takers::Nodes(nodes)));
         }
         pods
+    }
+
+    fn demand_of(&self, pod: &WaitingPod) -> Arc<Demand> {
+        let anew = pod.claimant.as_ref().and_then(|facts| self.state.demand(facts));
+        anew.map_or_else(|| pod.demand.clone(), Arc::new)
     }
 }
 

@@ -12,9 +12,11 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
 /// Takes in the objects of one kind.
-pub(super) trait Follower<K> {
+pub(crate) trait Follower<K> {
     /// The kind, for logs.
     const KIND: &'static str;
+    /// Labels of the objects that are followed; all of them when `None`.
+    const SELECTOR: Option<&'static str> = None;
 
     /// The object is there, and is so.
     fn apply(&mut self, object: K);
@@ -27,7 +29,7 @@ pub(super) trait Follower<K> {
 }
 
 /// Follows until `shutdown`; `synced` becomes true when all objects were seen once.
-pub(super) async fn follow<K, F>(
+pub(crate) async fn follow<K, F>(
     client: kube::Client,
     mut follower: F,
     synced: Sender<bool>,
@@ -39,7 +41,8 @@ where
 {
     let mut listed = HashSet::new();
     // Object by object: a list of all of them at once would be the peak of memory.
-    let mut config = Config::default().streaming_lists();
+    let selected = F::SELECTOR.iter().fold(Config::default(), |config, labels| config.labels(labels));
+    let mut config = selected.clone().streaming_lists();
     loop {
         let objects = watch_objects(Api::<K>::all(client.clone()), config);
         let mut objects = std::pin::pin!(objects.default_backoff());
@@ -60,7 +63,7 @@ where
                 }
                 Some(Err(error)) if refuses_streaming(&error) => {
                     tracing::info!(kind = F::KIND, "the API server does not stream lists, so they are paged");
-                    config = Config::default();
+                    config = selected.clone();
                     break;
                 }
                 // What is known stays: an API server that is away changes nothing.

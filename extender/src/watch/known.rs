@@ -2,16 +2,17 @@
 //! pods that wait for a warm node, and those that need a version held.
 
 use hearth_api::{Dataset, Warmup};
-use hearth_core::pod::Demand;
+use hearth_core::pod::{Demand, PodFacts};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Objects by UID.
 #[derive(Default)]
 pub struct Known {
     datasets: RwLock<HashMap<String, Arc<Dataset>>>,
+    dataset_changes: watch::Sender<()>,
     warmups: RwLock<HashMap<String, Arc<Warmup>>>,
     waiting: RwLock<HashMap<String, WaitingPod>>,
     holding: RwLock<HashMap<String, HoldingPod>>,
@@ -26,6 +27,8 @@ pub struct WaitingPod {
     pub name: String,
     /// What it asks for.
     pub demand: Arc<Demand>,
+    /// What it is made from, when it mounts claims: whose they are can change.
+    pub claimant: Option<Arc<PodFacts>>,
 }
 
 /// A pod that needs the versions held that it reads.
@@ -41,6 +44,11 @@ impl Known {
     /// All Datasets.
     pub fn datasets(&self) -> Vec<Arc<Dataset>> {
         self.datasets.read().values().cloned().collect()
+    }
+
+    /// Tells whenever a Dataset comes, changes or goes.
+    pub fn dataset_changes(&self) -> watch::Receiver<()> {
+        self.dataset_changes.subscribe()
     }
 
     /// All Warmups.
@@ -70,10 +78,13 @@ impl Known {
     pub(super) fn set_dataset(&self, uid: String, dataset: Dataset) {
         self.datasets.write().insert(uid, Arc::new(dataset));
         self.holds.notify_one();
+        self.dataset_changes.send_replace(());
     }
 
     pub(super) fn remove_datasets(&self, gone: impl Fn(&str) -> bool) -> Vec<Arc<Dataset>> {
-        remove(&mut self.datasets.write(), gone)
+        let gone = remove(&mut self.datasets.write(), gone);
+        self.dataset_changes.send_replace(());
+        gone
     }
 
     /// Returns what was known of it before.

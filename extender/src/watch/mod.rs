@@ -9,11 +9,11 @@ mod pods;
 mod warmups;
 
 pub(crate) use datasets::{current_of, held_of, name_of};
+pub(crate) use follow::{Follower, follow};
 pub use known::{HoldingPod, Known, WaitingPod};
 
 use crate::events::Recorder;
 use crate::state::State;
-use follow::follow;
 use std::sync::Arc;
 use tokio::sync::watch::{Receiver, channel};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,13 @@ impl Watches {
         let nodes = nodes::Nodes::new(state.clone());
         let datasets = datasets::Datasets::new(state.clone(), known.clone());
         let warmups = warmups::Warmups::new(state.clone(), known);
+        let pods = async {
+            // Whose Dataset the claim of a pod is of, the Datasets say.
+            if shutdown.run_until_cancelled(all_synced([datasets_synced.clone()])).await.is_none() {
+                return Ok(());
+            }
+            follow(client.clone(), pods, pods_done, shutdown.clone()).await
+        };
         let warmups = async {
             // A warm-up chooses its nodes again with every node and dataset that comes:
             // once all are known, that is done once.
@@ -64,7 +71,7 @@ impl Watches {
             Ok(())
         };
         tokio::try_join!(
-            follow(client.clone(), pods, pods_done, shutdown.clone()),
+            pods,
             follow(client.clone(), nodes, nodes_done, shutdown.clone()),
             follow(client.clone(), datasets, datasets_done, shutdown.clone()),
             warmups,

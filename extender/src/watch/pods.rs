@@ -63,7 +63,7 @@ impl Follower<Pod> for Pods {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty());
         self.note_agent(&pod, &uid, node.as_deref());
         let facts = facts_of(&pod);
-        let Some(demand) = facts.demand() else {
+        let Some(demand) = self.state.demand(&facts) else {
             // Annotations can be taken away again.
             self.forget_demand(&uid);
             return;
@@ -97,7 +97,8 @@ impl Pods {
         self.state.prepare(&demand);
         let waits = demand.locality != Locality::Preferred;
         let name = format!("{}/{}", facts.metadata.namespace, facts.metadata.name);
-        self.known.set_waiting(uid, waits.then(|| WaitingPod { name, demand: Arc::new(demand) }));
+        let claimant = facts.claims().then(|| Arc::new(facts.clone()));
+        self.known.set_waiting(uid, waits.then(|| WaitingPod { name, demand: Arc::new(demand), claimant }));
     }
 
     fn bound(&mut self, facts: &PodFacts, uid: &str, node: &str, demand: Demand, is_fresh: bool) {
@@ -395,10 +396,11 @@ mod tests {
         });
         let sent: PodFacts = serde_json::from_value(json.clone()).unwrap();
         let watched = facts_of(&serde_json::from_value::<Pod>(json).unwrap());
-        assert_eq!(watched.demand(), sent.demand());
-        assert_eq!(watched.demand().unwrap().asked.len(), 3);
-        assert!(watched.demand().unwrap().gives_in_at().is_some());
-        assert_eq!(watched.demand().unwrap().owner.as_deref(), Some("s/r"));
-        assert_eq!(watched.demand().unwrap().pins.unwrap().len(), 1);
+        let demand = |facts: &PodFacts| facts.demand(DatasetName::clone).unwrap();
+        assert_eq!(demand(&watched), demand(&sent));
+        assert_eq!(demand(&watched).asked.len(), 3);
+        assert!(demand(&watched).gives_in_at().is_some());
+        assert_eq!(demand(&watched).owner.as_deref(), Some("s/r"));
+        assert_eq!(demand(&watched).pins.unwrap().len(), 1);
     }
 }

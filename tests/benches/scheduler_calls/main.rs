@@ -70,7 +70,7 @@ async fn run() -> anyhow::Result<()> {
     let (preferred, required) = (bodies("preferred", &mut random), bodies("required", &mut random));
     // As the watch of pending pods does, moments before the scheduler's call.
     for body in preferred.iter().chain(&required) {
-        let demand = parse_call(body)?.pod.demand();
+        let demand = state.demand(&parse_call(body)?.pod);
         demand.iter().for_each(|demand| state.prepare(demand));
     }
 

@@ -57,7 +57,7 @@ impl World {
             "metadata": {"namespace": "n", "name": uid, "uid": uid, "annotations": {"hearth.dev/datasets": "d"}}
         }))
         .unwrap();
-        self.state.write(|index| index.bind_pod(uid, node, pod.demand().unwrap()));
+        self.state.write(|index| index.bind_pod(uid, node, pod.demand(DatasetName::clone).unwrap()));
         self.state.wake(node);
     }
 
