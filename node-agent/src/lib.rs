@@ -10,6 +10,7 @@ pub mod config;
 pub mod credentials;
 pub mod csi;
 pub mod datasets;
+pub mod events;
 pub mod fill;
 mod fuse;
 pub mod identity;

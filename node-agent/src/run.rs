@@ -6,6 +6,7 @@ use crate::config::units::Room;
 use crate::credentials::Secrets;
 use crate::csi;
 use crate::datasets::Datasets;
+use crate::events;
 use crate::fill::{Fill, FillParts};
 use crate::identity;
 use crate::lister::{self, Lister};
@@ -54,7 +55,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let datasets = Datasets::new(client.clone());
     let shutdown = CancellationToken::new();
     let (told, versions) = versions::channel();
-    let views = open_views(&config, &store, &datasets, &manifests, versions, &metrics, &shutdown).await?;
+    let (events, event_writer) = events::channel();
+    let view_parts = ViewParts {
+        store: store.clone(),
+        datasets: datasets.clone(),
+        manifests: manifests.clone(),
+        versions,
+        metrics: metrics.clone(),
+        read_timeout: config.fuse.read_timeout,
+        events,
+        // Without volumes there are no sessions to keep.
+        keeper: config.csi.enabled.then(|| config.fuse.keeper_socket.clone()),
+        shutdown: shutdown.clone(),
+    };
+    let views = open_views(&config, view_parts).await?;
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -82,6 +96,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (leading, leads) = watch::channel(false);
     let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
     let election = Election::new(lister::LEASE, &config.node_name);
+    let events = event_writer.run(client.clone(), config.node_name.clone(), shutdown.clone());
     let lister = Lister { client, origins, manifests, metrics };
 
     let mut tasks = Tasks::new(shutdown.clone());
@@ -103,33 +118,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("the CSI driver", served);
         tasks.spawn("growing native views", views.run(shutdown.clone()));
     }
+    tasks.spawn("writing Events", events);
     tasks.spawn("the lister's election", election.run(leases, leading, shutdown.clone()));
     tasks.spawn("listing", lister.run(leads, shutdown));
     tasks.run(GRACE).await
 }
 
-async fn open_views(
-    config: &Config,
-    store: &Store,
-    datasets: &Datasets,
-    manifests: &Manifests,
-    versions: Versions,
-    metrics: &Arc<Metrics>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Views> {
+async fn open_views(config: &Config, parts: ViewParts) -> anyhow::Result<Views> {
     // Hard links need the store's file system.
     let directory = config.store.directory.join("views");
-    let parts = ViewParts {
-        store: store.clone(),
-        datasets: datasets.clone(),
-        manifests: manifests.clone(),
-        versions,
-        metrics: metrics.clone(),
-        read_timeout: config.fuse.read_timeout,
-        // Without volumes there are no sessions to keep.
-        keeper: config.csi.enabled.then(|| config.fuse.keeper_socket.clone()),
-        shutdown: shutdown.clone(),
-    };
     tokio::task::spawn_blocking(move || Views::open(&directory, parts))
         .await
         .context("taking up the published volumes ended")?

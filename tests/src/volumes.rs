@@ -16,6 +16,8 @@ use hearth_node_agent::csi::proto::csi::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodePublishVolumeRequest,
     NodeUnpublishVolumeRequest, VolumeCapability,
 };
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 
@@ -97,9 +99,27 @@ impl Driver {
     /// # Errors
     /// When the driver refuses, or has not done it in time.
     pub async fn publish(&self, pod: &str, attributes: &Value) -> Result<PathBuf> {
+        let said = json!({"csi.storage.k8s.io/pod.namespace": USER});
+        self.publish_as(pod, attributes, &said).await
+    }
+
+    /// Likewise, for a pod that is in the cluster.
+    ///
+    /// # Errors
+    /// When the driver refuses, or has not done it in time.
+    pub async fn publish_for(&self, pod: &Pod, attributes: &Value) -> Result<PathBuf> {
+        let said = json!({
+            "csi.storage.k8s.io/pod.namespace": pod.namespace(),
+            "csi.storage.k8s.io/pod.name": pod.name_any(),
+            "csi.storage.k8s.io/pod.uid": pod.uid(),
+        });
+        self.publish_as(&pod.name_any(), attributes, &said).await
+    }
+
+    async fn publish_as(&self, pod: &str, attributes: &Value, said: &Value) -> Result<PathBuf> {
         let target = self.target(pod);
         let mut context = attributes.as_object().context("attributes are a map")?.clone();
-        context.insert("csi.storage.k8s.io/pod.namespace".to_owned(), USER.into());
+        context.extend(said.as_object().cloned().unwrap_or_default());
         context.insert("csi.storage.k8s.io/ephemeral".to_owned(), "true".into());
         let text = |value: &Value| value.as_str().map(str::to_owned).context("an attribute is no string");
         let request = NodePublishVolumeRequest {

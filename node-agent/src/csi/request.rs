@@ -3,6 +3,7 @@
 use super::proto::csi::NodePublishVolumeRequest;
 use super::proto::csi::volume_capability::AccessType;
 use super::proto::csi::volume_capability::access_mode::Mode;
+use crate::events::PodReference;
 use crate::views::VolumeRequest;
 use hearth_core::volume::VolumeAttributes;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// words replace the pod's.
 const KUBELET: &str = "csi.storage.k8s.io/";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// What external provisioners add.
@@ -82,7 +84,12 @@ pub(super) fn publish(request: &NodePublishVolumeRequest) -> Result<VolumeReques
         ));
     }
     let attributes = VolumeAttributes::of(|name| context.get(name).cloned());
-    let pod = context.get(POD_UID).filter(|uid| !uid.is_empty()).cloned();
+    let said = |name: &str| context.get(name).filter(|value| !value.is_empty()).cloned();
+    let pod = said(POD_UID).map(|uid| PodReference {
+        namespace: namespace.clone(),
+        name: said(POD_NAME).unwrap_or_default(),
+        uid,
+    });
     Ok(VolumeRequest { volume, target, namespace: namespace.clone(), pod, attributes })
 }
 
@@ -105,14 +112,14 @@ mod tests {
         }
     }
 
-    const INLINE: [(&str, &str); 4] =
-        [(POD_NAMESPACE, "n"), (POD_UID, "u"), (EPHEMERAL, "true"), ("dataset", "d")];
+    const INLINE: [(&str, &str); 5] =
+        [(POD_NAMESPACE, "n"), (POD_NAME, "p"), (POD_UID, "u"), (EPHEMERAL, "true"), ("dataset", "d")];
 
     #[test]
     fn an_inline_volume() {
         let volume = publish(&request(&INLINE)).unwrap();
         assert_eq!((volume.volume.as_str(), volume.namespace.as_str()), ("csi-1", "n"));
-        assert_eq!(volume.pod.as_deref(), Some("u"));
+        assert_eq!(volume.pod.map(|pod| (pod.name, pod.uid)), Some(("p".into(), "u".into())));
         assert_eq!(volume.attributes, VolumeAttributes { dataset: Some("d".into()), ..Default::default() });
     }
 

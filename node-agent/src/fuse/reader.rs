@@ -2,6 +2,7 @@
 
 use super::ahead::Ahead;
 use super::blocks::Blocks;
+use crate::events::{Events, PodReference};
 use crate::fill::Demands;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -33,6 +34,8 @@ pub(crate) struct ReaderParts {
     pub(crate) metrics: Arc<Metrics>,
     /// Longest time that a read waits.
     pub(crate) timeout: Duration,
+    /// Who tells pods of reads that fail.
+    pub(crate) events: Events,
 }
 
 /// Reads files of one version.
@@ -41,6 +44,8 @@ pub(crate) struct Reader {
     hash: ManifestHash,
     manifest: Arc<Manifest>,
     dataset: String,
+    /// Whose reads they are.
+    pod: Option<PodReference>,
     ahead: Mutex<Ahead>,
 }
 
@@ -50,8 +55,9 @@ impl Reader {
         hash: ManifestHash,
         manifest: Arc<Manifest>,
         dataset: String,
+        pod: Option<PodReference>,
     ) -> Self {
-        Self { parts, hash, manifest, dataset, ahead: Mutex::default() }
+        Self { parts, hash, manifest, dataset, pod, ahead: Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -147,6 +153,10 @@ impl Reader {
         let file = self.manifest.file(index as usize).map_or("", |file| file.path);
         self.parts.metrics.fuse_read_errors.inc();
         tracing::warn!(dataset = self.dataset, file, "a read fails with EIO: {why}");
+        if let Some(pod) = &self.pod {
+            let note = format!("a read of {file} of Dataset {} failed with EIO: {why}", self.dataset);
+            self.parts.events.read_failed(pod, &note);
+        }
     }
 
     /// Tells and counts a request that has ended the agents before this one.

@@ -34,6 +34,7 @@ pub(crate) use tree::{DIRECTORY_MODE, FILE_MODE};
 pub use wants::together;
 
 use crate::datasets::Datasets;
+use crate::events::Events;
 use crate::fill::Demands;
 use crate::fuse::{Blocks, ReaderParts};
 use crate::manifests::Manifests;
@@ -74,6 +75,8 @@ pub struct ViewParts {
     pub metrics: Arc<Metrics>,
     /// Longest time that a read waits for what is not here.
     pub read_timeout: Duration,
+    /// Who tells pods of reads that fail.
+    pub events: Events,
     /// Where the keeper of FUSE sessions is, if they are to be kept.
     pub keeper: Option<PathBuf>,
     /// Cancelled when the agent is asked to end.
@@ -137,6 +140,7 @@ impl Views {
             arrived: arrived.clone(),
             metrics: parts.metrics,
             timeout: parts.read_timeout,
+            events: parts.events,
         };
         let (served, orphans) = Served::open(&directory.join("fuse"), reader, parts.keeper, parts.shutdown)?;
         let views = Self(Arc::new(Inner {

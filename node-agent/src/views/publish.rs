@@ -6,6 +6,7 @@ use super::record::{Record, name_of};
 use super::trees::files_of_selection;
 use super::wants::Until;
 use super::{Inner, Views, blocking};
+use crate::events::PodReference;
 use hearth_api::Dataset;
 use hearth_core::explain;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
@@ -35,8 +36,8 @@ pub struct VolumeRequest {
     pub target: PathBuf,
     /// Namespace of the pod.
     pub namespace: String,
-    /// UID of the pod; `None` when kubelet does not say.
-    pub pod: Option<String>,
+    /// The pod; `None` when kubelet does not say.
+    pub pod: Option<PodReference>,
     /// What it asks for.
     pub attributes: VolumeAttributes,
 }

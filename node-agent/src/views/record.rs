@@ -3,6 +3,7 @@
 
 use super::error::{ViewError, io_error};
 use super::publish::VolumeRequest;
+use crate::events::PodReference;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::pod::Asked;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
@@ -41,6 +42,9 @@ pub(super) struct Record {
     pub(super) tree_globs: Vec<String>,
     /// The directory that is its root.
     pub(super) root: String,
+    /// Whose it is, when kubelet has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pod: Option<PodReference>,
     /// Of a FUSE view, what its data is fetched as; a native view has nothing to fetch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fetched: Option<Fetched>,
@@ -61,6 +65,7 @@ impl Record {
             tree_globs: if is_directory { Vec::new() } else { globs.clone() },
             globs,
             root: request.attributes.root().to_owned(),
+            pod: request.pod.clone(),
             fetched: None,
         }
     }

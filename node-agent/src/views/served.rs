@@ -75,7 +75,16 @@ impl Served {
         files: &RoaringBitmap,
     ) -> (Tree, Reader) {
         let tree = Tree::new(manifest.clone(), files, &record.root);
-        (tree, Reader::new(self.reader.clone(), hash, manifest.clone(), record.dataset.clone()))
+        (
+            tree,
+            Reader::new(
+                self.reader.clone(),
+                hash,
+                manifest.clone(),
+                record.dataset.clone(),
+                record.pod.clone(),
+            ),
+        )
     }
 
     /// Takes a view away; one that is not there is fine. Its session ends with the

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::OriginConfig;
+use crate::events::PodReference;
 use crate::fill::{Fill, FillParts};
 use crate::origin::Origins;
 use crate::origin::s3::fake::FakeS3;
@@ -167,7 +168,12 @@ impl World {
         let orders = Orders { versions: Some(vec![version]), ..Orders::default() };
         self.told.send_replace(Told::together(&[&orders]));
         let request = self.request(pod, "ns", serde_json::json!({"dataset": "d", "wait": "100%"}));
-        self.views.publish(VolumeRequest { pod: Some(pod.to_owned()), ..request }).await
+        self.views
+            .publish(VolumeRequest {
+                pod: Some(PodReference { namespace: "ns".into(), name: pod.into(), uid: pod.into() }),
+                ..request
+            })
+            .await
     }
 
     async fn publish_all(&self, name: &str) -> Result<Published, ViewError> {
@@ -229,6 +235,7 @@ fn open(
         metrics: metrics.clone(),
         read_timeout: Duration::from_millis(1500),
         keeper: None,
+        events: crate::events::channel().0,
         shutdown: CancellationToken::new(),
     };
     Views::open(&directory.path().join("store/views"), parts).unwrap()

@@ -17,7 +17,7 @@ impl Views {
         dataset: &Dataset,
     ) -> Result<ManifestHash, ViewError> {
         let current = current(dataset, asked)?;
-        let Some(pod) = &request.pod else { return Ok(current) };
+        let Some(pod) = request.pod.as_ref().map(|pod| &pod.uid) else { return Ok(current) };
         let name = asked.name().to_string();
         let choice = match self.0.versions.of(pod, &name).await {
             Some(choice @ (Choice::Held(_) | Choice::Named(_))) => choice,

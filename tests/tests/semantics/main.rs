@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hearth_tests::cluster::{Cluster, nodes};
-use hearth_tests::datasets::FETCH;
+use hearth_tests::datasets::{FETCH, USER};
+use hearth_tests::pods::pod;
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
 use serde_json::{Value, json};
@@ -222,12 +223,15 @@ fn without_the_origin_a_read_fails_in_time_and_later_succeeds() -> Result<()> {
         upload(cluster).await?;
         let driver = Driver::of(cluster, NODE);
         cluster.s3.proxy.hold_gets_after(0);
-        let fuse = driver.publish("cold", &json!({"dataset": "all"})).await?;
+        let reader = pod("cold").datasets("all").on_node(NODE).create(&cluster.kube).await?;
+        let fuse = driver.publish_for(&reader, &json!({"dataset": "all"})).await?;
         let read = || tokio::task::block_in_place(|| fs::read(fuse.join(SMALL)));
         let error = read().err().and_then(|error| error.raw_os_error());
         ensure!(error == Some(5), "{error:?}");
         let errors = cluster.agent(NODE)?.metric("hearth_agent_fuse_read_errors_total", &[]).await?;
         ensure!(errors > Some(0.0), "{errors:?} errors are counted");
+        let event = cluster.kube.event(USER, "cold", SMALL, FETCH).await?;
+        ensure!(event.contains("of Dataset default/all failed with EIO"), "{event}");
         cluster.s3.proxy.release_gets();
         eventually("the file to be read", FETCH, async || {
             ensure!(read()? == content()[SMALL], "wrong bytes");
