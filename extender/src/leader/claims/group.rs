@@ -24,6 +24,8 @@ pub(super) struct Claim {
     pub(super) of: String,
     /// UID of the Dataset that owns it, which one of another namespace cannot.
     pub(super) owner: Option<String>,
+    /// UID of the volume that Kubernetes was told of.
+    pub(super) volume: Option<String>,
     /// Somebody has asked for its end; while a pod uses it, it stays.
     pub(super) ending: bool,
 }

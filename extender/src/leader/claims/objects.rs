@@ -24,6 +24,8 @@ const NAMESPACE: &str = "hearth.dev/namespace";
 const CLAIM: &str = "hearth.dev/claim";
 /// Annotation of a volume: the UID of that claim.
 const CLAIM_UID: &str = "hearth.dev/claim-uid";
+/// Annotation of a claim: the UID of its volume, once that is there.
+pub(super) const VOLUME_UID: &str = "hearth.dev/volume-uid";
 
 /// Selects what we have made.
 pub(super) const SELECTOR: &str = "app.kubernetes.io/managed-by=hearth,hearth.dev/namespace";
@@ -191,6 +193,7 @@ pub(super) fn read_claim(metadata: &ObjectMeta) -> Option<(DatasetName, Claim)> 
         uid: metadata.uid.clone()?,
         of: metadata.labels.as_ref()?.get(NAMESPACE)?.clone(),
         owner: owners.next().map(|owner| owner.uid.clone()),
+        volume: metadata.annotations.as_ref().and_then(|annotations| annotations.get(VOLUME_UID).cloned()),
         ending: metadata.deletion_timestamp.is_some(),
     };
     Some((DatasetName::new(metadata.namespace.as_ref()?, name), claim))

@@ -22,6 +22,16 @@ pub(super) enum Action {
         /// How large.
         bytes: u64,
     },
+    /// Change a claim whose volume is there, so that Kubernetes binds the two at once: of a
+    /// volume that comes after its claim it hears only when it looks, every 15 seconds.
+    Bind {
+        /// Namespace and name of the claim's Dataset in it.
+        claim: DatasetName,
+        /// UID of the claim.
+        uid: String,
+        /// UID of its volume.
+        volume_uid: String,
+    },
     /// Delete a claim.
     DropClaim {
         /// Namespace and name of the claim's Dataset in it.
@@ -118,11 +128,18 @@ fn action(name: &str, namespace: &str, source: Option<(&str, &Source)>, group: &
     if claim.ending || !place.has(claim) {
         return drop();
     }
-    // The claim waits until the Dataset is listed: only then it is known how large it is, and
-    // a pod that mounts it can be placed by where the data is.
-    let bytes = source.bytes?;
-    let there = group.volumes.contains_key(&place.volume_name());
-    (!there).then(|| Action::MakeVolume { place, claim_uid: claim.uid.clone(), bytes })
+    let Some(volume) = group.volumes.get(&place.volume_name()) else {
+        // The claim waits until the Dataset is listed: only then it is known how large it is,
+        // and a pod that mounts it can be placed by where the data is.
+        let bytes = source.bytes?;
+        return Some(Action::MakeVolume { place, claim_uid: claim.uid.clone(), bytes });
+    };
+    let good = !volume.ending && volume.claim_uid == claim.uid;
+    (good && claim.volume.as_ref() != Some(&volume.uid)).then(|| Action::Bind {
+        claim: DatasetName::new(namespace, name),
+        uid: claim.uid.clone(),
+        volume_uid: volume.uid.clone(),
+    })
 }
 
 /// Tells the Datasets that are shared with a namespace whose claim is of another.

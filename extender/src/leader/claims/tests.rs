@@ -15,7 +15,7 @@ fn source(uid: &str, shared_with: &[&str]) -> Source {
 }
 
 fn claim(uid: &str, of: &str, owner: Option<&str>) -> Claim {
-    Claim { uid: uid.into(), of: of.into(), owner: owner.map(str::to_owned), ending: false }
+    Claim { uid: uid.into(), of: of.into(), owner: owner.map(str::to_owned), volume: None, ending: false }
 }
 
 fn place(namespace: &str, of: &str, uid: &str) -> Place {
@@ -46,6 +46,12 @@ fn a_claim_comes_first_then_its_volume_and_that_when_the_dataset_is_listed() {
         bytes: 1,
     };
     assert_eq!(actions(&group), [volume("m", "e"), volume("n", "c")]);
+    let made = Volume { uid: "v".into(), namespace: "n".into(), claim_uid: "c".into(), ending: false };
+    group.volumes.insert(place("n", "n", "u").volume_name(), made);
+    let bind = Action::Bind { claim: DatasetName::new("n", "d"), uid: "c".into(), volume_uid: "v".into() };
+    assert_eq!(actions(&group), [volume("m", "e"), bind]);
+    group.claims.get_mut("n").unwrap().volume = Some("v".into());
+    assert_eq!(actions(&group), [volume("m", "e")]);
     group.sources.insert("n".into(), Source { bytes: None, ..source("u", &["m"]) });
     assert_eq!(actions(&group), []);
 }
@@ -61,6 +67,13 @@ fn a_volume_goes_after_its_claim_and_not_before() {
     group.claims.get_mut("n").unwrap().ending = true;
     assert_eq!(actions(&group), [], "a pod uses it");
     group.claims.clear();
+    assert!(matches!(&actions(&group)[..], [Action::DropVolume { uid, .. }] if uid == "v"));
+    // A claim that was made again can never be bound to the volume of the one before.
+    group.sources.insert("n".into(), source("u", &[]));
+    group.claims.insert("n".into(), claim("another", "n", Some("u")));
+    let own = place("n", "n", "u").volume_name();
+    let stale = group.volumes.remove("hearth-v").unwrap();
+    group.volumes.insert(own, stale);
     assert!(matches!(&actions(&group)[..], [Action::DropVolume { uid, .. }] if uid == "v"));
 }
 
@@ -160,9 +173,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => which.clone().prop_map(|(at, name)| Step::Ending { at, name }),
         1 => which.clone().prop_map(|(at, name)| Step::Foreign { at, name }),
         2 => (which.clone(), any::<bool>()).prop_map(|((at, name), uses)| Step::Pod { at, name, uses }),
-        1 => which.prop_map(|(at, name)| Step::ClaimGoes { at, name }),
+        3 => which.prop_map(|(at, name)| Step::ClaimGoes { at, name }),
         1 => Just(Step::Garbage),
-        6 => (any::<bool>(), prop::bool::weighted(0.1), 0usize..6)
+        12 => (prop::bool::weighted(0.8), prop::bool::weighted(0.1), 0usize..6)
             .prop_map(|(looks, anew, writes)| Step::Leader { looks, anew, writes }),
     ]
 }
@@ -283,6 +296,12 @@ impl Cluster {
                 let (dataset, name, volume) = read_volume(&metadata).unwrap();
                 self.volumes.entry(name).or_insert((dataset, volume));
             }
+            Action::Bind { claim, uid, volume_uid } => {
+                let seen = self.claims.get_mut(claim).and_then(|kept| kept.ours.as_mut());
+                if let Some(seen) = seen.filter(|seen| seen.uid == *uid) {
+                    seen.volume = Some(volume_uid.clone());
+                }
+            }
             Action::DropClaim { claim, uid } => {
                 let seen = self.claims.get(claim).and_then(|kept| kept.ours.as_ref());
                 if seen.is_some_and(|seen| seen.uid == *uid) {
@@ -347,7 +366,7 @@ proptest! {
     /// Whatever has happened, and whoever was interrupted when: once it is quiet, all
     /// Datasets have their claims and their volumes, and there are no others.
     #[test]
-    fn any_sequence_of_changes_ends_well(steps in prop::collection::vec(step(), 0..60)) {
+    fn any_sequence_of_changes_ends_well(steps in prop::collection::vec(step(), 0..100)) {
         let mut cluster = Cluster::default();
         let mut world = World::default();
         let mut before = BTreeMap::new();
@@ -393,6 +412,8 @@ proptest! {
             prop_assert!(place.has(claim) && !claim.ending, "{:?} is not the claim of {:?}", claim, place);
             if cluster.datasets[&place.dataset].bytes.is_some() {
                 volumes.insert(place.volume_name(), claim.uid.clone());
+                let volume = cluster.volumes.get(&place.volume_name());
+                prop_assert_eq!(claim.volume.as_ref(), volume.map(|(_, volume)| &volume.uid));
             }
         }
         // A volume stays when its Dataset is listed by a new spec that has no version yet.

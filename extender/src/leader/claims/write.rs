@@ -1,11 +1,11 @@
 //! Carries single actions out, and says what became of them.
 
 use super::super::{FIELD_MANAGER, WRITE};
-use super::objects::{Place, is_ours};
+use super::objects::{Place, VOLUME_UID, is_ours};
 use super::plan::Action;
 use hearth_core::annotation::CLAIM_PREFIX;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,12 @@ pub(super) async fn carry_out(client: &kube::Client, action: &Action) -> Result<
         }
         Action::MakeVolume { place, claim_uid, bytes } => {
             make(&volumes, &place.volume(claim_uid, *bytes), place, "the PersistentVolume").await
+        }
+        Action::Bind { claim, uid, volume_uid } => {
+            // A claim that was made again under the name is another one: the UID says so.
+            let patch =
+                serde_json::json!({"metadata": {"uid": uid, "annotations": {VOLUME_UID: volume_uid}}});
+            change(&claims(&claim.namespace), &format!("{CLAIM_PREFIX}{}", claim.name), &patch).await
         }
         Action::DropClaim { claim, uid } => {
             drop_it(&claims(&claim.namespace), &format!("{CLAIM_PREFIX}{}", claim.name), uid).await
@@ -74,6 +80,18 @@ where
             format!("{what} {name} cannot be made, which is tried again: {answer}"),
         )),
         Err(answer) => Err(Trouble::Failed(format!("{what} {name} was not made: {answer}"))),
+    }
+}
+
+async fn change<K>(api: &Api<K>, name: &str, patch: &serde_json::Value) -> Result<(), Trouble>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match answer(api.patch_metadata(name, &params, &Patch::Merge(patch))).await {
+        Ok(_) => Ok(()),
+        Err(Answer::Code(404 | 409, _)) => Err(Trouble::Outdated),
+        Err(answer) => Err(Trouble::Failed(format!("{name} was not changed: {answer}"))),
     }
 }
 
@@ -170,6 +188,11 @@ mod tests {
             "{refused:?}"
         );
         assert!(matches!(outcome(make(), &[("POST", 503, "")]).await, Err(Trouble::Failed(_))));
+
+        let bind =
+            || Action::Bind { claim: DatasetName::new("m", "d"), uid: "c".into(), volume_uid: "v".into() };
+        assert_eq!(outcome(bind(), &[("PATCH", 200, "{}")]).await, Ok(()));
+        assert_eq!(outcome(bind(), &[("PATCH", 409, "")]).await, Err(Trouble::Outdated));
 
         let drop = || Action::DropClaim { claim: DatasetName::new("m", "d"), uid: "c".into() };
         assert_eq!(outcome(drop(), &[("DELETE", 200, "{}")]).await, Ok(()));
