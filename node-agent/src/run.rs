@@ -16,7 +16,7 @@ use crate::origin::{AllowedRoots, Origins};
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
 use crate::store::{MinFree, Store, StoreConfig};
-use crate::versions::{self, Versions};
+use crate::versions;
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
 use futures::FutureExt;
