@@ -1,9 +1,9 @@
 //! The agent's side.
 
-use crate::packet::{Packet, receive, send};
-use crate::{DONE, FORGET, HELLO, KEEP, LIST, REFUSED, USER};
+use crate::packet::{Packet, receive, send, user};
+use crate::{DONE, FORGET, HELLO, KEEP, LIST, REFUSED, ROOT, USER};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::geteuid;
 use std::io;
@@ -43,9 +43,9 @@ impl Client {
             set_socket_timeout(&socket, timeout, Some(PATIENCE))?;
         }
         connect(&socket, &SocketAddrUnix::new(path)?)?;
-        let owner = socket_peercred(&socket)?.uid;
-        if !owner.is_root() && owner.as_raw() != USER && owner != geteuid() {
-            return Err(io::Error::other(format!("user {} is no keeper", owner.as_raw())));
+        let owner = user(&socket)?;
+        if ![ROOT, USER, geteuid().as_raw()].contains(&owner) {
+            return Err(io::Error::other(format!("user {owner} is no keeper")));
         }
         let client = Self { socket };
         client.call(HELLO, &[])?;

@@ -22,6 +22,9 @@ pub use table::MOST;
 /// The user that a keeper runs as on nodes: nobody, to whom the agent gives the socket's directory.
 pub const USER: u32 = 65534;
 
+/// Agents are root's.
+const ROOT: u32 = 0;
+
 /// The first packet of an agent. Another number will mean another protocol.
 const HELLO: &[u8] = b"H1";
 /// Asks for all that is kept.

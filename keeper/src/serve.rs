@@ -1,16 +1,18 @@
 //! The keeper's side: one thread that waits for the one agent.
 
-use crate::packet::{Packet, receive, send};
+use crate::packet::{Packet, receive, send, user};
 use crate::table::{MOST, Table};
-use crate::{DONE, FORGET, HELLO, KEEP, LIST, REFUSED};
+use crate::{DONE, FORGET, HELLO, KEEP, LIST, REFUSED, ROOT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen as start_listening,
     socket_with,
 };
 use rustix::process::geteuid;
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// An agent that does not read what it asked for is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After an agent that could not be connected.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Agents that wait for their turn.
 const WAITING: i32 = 8;
 
@@ -73,38 +77,48 @@ impl Keeper {
     /// Waits a second at most, and does what there is to do.
     fn turn(&mut self) -> io::Result<()> {
         let waited_for = self.agent.as_ref().unwrap_or(&self.listener);
-        let is_ready = poll(&mut [PollFd::new(waited_for, PollFlags::IN)], Some(&TICK))? > 0;
+        let is_ready = match poll(&mut [PollFd::new(waited_for, PollFlags::IN)], Some(&TICK)) {
+            Ok(ready) => ready > 0,
+            Err(Errno::INTR) => false,
+            Err(error) => return Err(error.into()),
+        };
         match (&self.agent, is_ready) {
-            (None, true) => self.accept()?,
+            (None, true) => {
+                // It must not end for that: all that it keeps would.
+                if let Err(error) = self.accept() {
+                    say(format_args!("an agent cannot be connected: {error}"));
+                    std::thread::sleep(PAUSE);
+                }
+            }
             (Some(_), true) => self.hear(),
             (_, false) => {}
         }
         let unmounted = self.table.drop_if(|mount| is_unmounted(mount.device.as_fd()));
         let given_up = self.table.expire(Instant::now(), self.limit);
         if unmounted > 0 {
-            println!("{unmounted} mounts are gone");
+            say(format_args!("{unmounted} mounts are gone"));
         }
         if given_up > 0 {
-            println!(
+            say(format_args!(
                 "{given_up} mounts are let go: no agent has served them for {} s, and their readers get ENOTCONN",
                 self.limit.as_secs()
-            );
+            ));
         }
         Ok(())
     }
 
     fn accept(&mut self) -> io::Result<()> {
         let agent = accept_with(&self.listener, SocketFlags::CLOEXEC)?;
-        let user = socket_peercred(&agent)?.uid;
-        if !user.is_root() && user != geteuid() {
-            println!("user {} is no agent: only root is", user.as_raw());
+        let user = user(&agent)?;
+        if ![ROOT, geteuid().as_raw()].contains(&user) {
+            say(format_args!("user {user} is no agent: only root is"));
             return Ok(());
         }
         for timeout in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&agent, timeout, Some(PATIENCE))?;
         }
         self.agent = Some(agent);
-        println!("an agent is connected; {} mounts are kept", self.table.all().count());
+        say(format_args!("an agent is connected; {} mounts are kept", self.table.all().count()));
         Ok(())
     }
 
@@ -117,7 +131,7 @@ impl Keeper {
             Err(error) => Err(error),
         };
         if let Err(error) = answered {
-            println!("the agent is gone ({error}); {} mounts are kept", self.table.all().count());
+            say(format_args!("the agent is gone ({error}); {} mounts are kept", self.table.all().count()));
             self.agent = None;
             self.table.unserved(Instant::now());
         }
@@ -150,6 +164,11 @@ fn answer(agent: BorrowedFd<'_>, table: &mut Table<Mount>, packet: Packet) -> io
         _ => return refuse("a request of another protocol"),
     }
     send(agent, &[DONE], &[])
+}
+
+/// Says it to whoever reads, if anybody does.
+fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{what}");
 }
 
 /// Whether nothing of a mount is left. Asks and does not wait: whoever waits on the
