@@ -122,8 +122,8 @@ impl ClusterOptions {
 
     /// With these settings laid over every agent's configuration, and over what was laid over it before.
     #[must_use]
-    pub fn agent_config(mut self, config: Value) -> Self {
-        overlay(&mut self.agent_config, &config);
+    pub fn agent_config(mut self, config: &Value) -> Self {
+        overlay(&mut self.agent_config, config);
         self
     }
 

@@ -39,7 +39,7 @@ const CALL: Duration = Duration::from_secs(120);
 /// Those of the test.
 pub fn e2e(options: ClusterOptions, test: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
     if has_own_mounts() {
-        return cluster::e2e(&options.agent_config(json!({"csi": {"enabled": true}})), test);
+        return cluster::e2e(&options.agent_config(&json!({"csi": {"enabled": true}})), test);
     }
     if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
         eprintln!("nothing was mounted, and nothing tested with mounts: it takes root and /dev/fuse");
@@ -164,7 +164,6 @@ impl Driver {
         let request = NodeGetVolumeStatsRequest {
             volume_id: format!("csi-{pod}"),
             volume_path: self.target(pod).display().to_string(),
-            ..NodeGetVolumeStatsRequest::default()
         };
         Ok(self.connect().await?.node_get_volume_stats(request).await?.into_inner())
     }

@@ -62,7 +62,7 @@ fn a_refused_call_is_found_in_the_log_by_the_id_that_came_with_it_or_with_its_an
 fn an_agents_refused_report_has_the_same_id_in_both_logs() -> Result<()> {
     let extender = shipped("scheduler-config/control-plane/extender-config.yaml")?;
     let agent = shipped("manifests/base/node-agent-config.yaml")?;
-    e2e(&nodes(1).extender_config(extender).agent_config(agent), async |cluster| {
+    e2e(&nodes(1).extender_config(extender).agent_config(&agent), async |cluster| {
         // From now on its token is one of a pod that is gone.
         let pod = cluster.agents["node-1"].pod.name_any();
         cluster.kube.delete_pod(NAMESPACE, &pod).await?;

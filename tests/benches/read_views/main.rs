@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = json!({"csi": {"enabled": true}});
-    let cluster = runtime.block_on(Cluster::start("read-views", &nodes(1).agent_config(config)))?;
+    let cluster = runtime.block_on(Cluster::start("read-views", &nodes(1).agent_config(&config)))?;
     let bench = Bench { cluster: &cluster };
     let measured = runtime.block_on(measure(&bench));
     if measured.is_err() {

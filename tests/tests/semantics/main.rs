@@ -20,7 +20,7 @@ const BIG: &str = "weights/model.bin";
 const SMALL: &str = "images/a/1.jpg";
 
 fn content() -> BTreeMap<&'static str, Vec<u8>> {
-    let bytes = |length: usize, seed: usize| (0..length).map(|n| (n * seed >> 5 ^ n) as u8).collect();
+    let bytes = |length: usize, seed: usize| (0..length).map(|n| ((n * seed) >> 5 ^ n) as u8).collect();
     BTreeMap::from([
         (BIG, bytes(2 * BLOCK + 777, 31)),
         (SMALL, bytes(1234, 7)),
@@ -218,7 +218,7 @@ fn a_mount_shows_one_version_for_as_long_as_it_is_there() -> Result<()> {
 
 #[test]
 fn without_the_origin_a_read_fails_in_time_and_later_succeeds() -> Result<()> {
-    let options = nodes(1).agent_config(json!({"fuse": {"readTimeout": "2s"}}));
+    let options = nodes(1).agent_config(&json!({"fuse": {"readTimeout": "2s"}}));
     volumes::e2e(options, async |cluster| {
         upload(cluster).await?;
         let driver = Driver::of(cluster, NODE);
@@ -245,7 +245,7 @@ fn without_the_origin_a_read_fails_in_time_and_later_succeeds() -> Result<()> {
 #[test]
 fn what_was_overwritten_before_it_came_is_an_error_and_not_a_wait() -> Result<()> {
     // Longer than a test may take: only a refusal ends the read in time.
-    let options = nodes(1).agent_config(json!({"fuse": {"readTimeout": "10m"}}));
+    let options = nodes(1).agent_config(&json!({"fuse": {"readTimeout": "10m"}}));
     volumes::e2e(options, async |cluster| {
         upload(cluster).await?;
         let driver = Driver::of(cluster, NODE);
