@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod datasets;
 pub mod downloads;
+pub mod environment;
 pub mod extender;
 mod go_build;
 pub mod kube_access;

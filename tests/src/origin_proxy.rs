@@ -101,6 +101,13 @@ impl OriginProxy {
         self.shared.passing.send_replace(Some(n));
     }
 
+    /// How many GETs of objects are held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        // Each of them waits for a change.
+        self.shared.passing.receiver_count()
+    }
+
     /// Lets all GETs through, those that were held first.
     pub fn release_gets(&self) {
         self.shared.passing.send_replace(None);

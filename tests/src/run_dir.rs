@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::cache;
 
@@ -59,8 +60,19 @@ impl RunDir {
 impl Drop for RunDir {
     fn drop(&mut self) {
         if !self.stays {
+            // What an agent has mounted is still there when it was killed.
+            unmount_below(&self.path);
             let _ = std::fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+/// Takes away all that is mounted below a folder, the last first.
+fn unmount_below(dir: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    for place in places.filter(|place| place.starts_with(dir)).collect::<Vec<_>>().into_iter().rev() {
+        let _ = unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use hearth_core::block::byte_range;
 use hearth_node_agent::store::{MinFree, Store, StoreConfig};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
+use hearth_tests::environment;
 use tokio::time::Instant;
 
 const DATASET: &str = "images";
@@ -21,12 +22,6 @@ const PIECE: Duration = Duration::from_secs(30);
 const MOST_GETS: u64 = 24;
 
 type Content = BTreeMap<String, Vec<u8>>;
-
-/// A number from the environment, or another.
-fn setting(name: &str, default: u64) -> Result<u64> {
-    std::env::var(name)
-        .map_or(Ok(default), |text| text.parse().with_context(|| format!("{name} is no number")))
-}
 
 /// Files of all kinds: empty ones, small ones, some of exactly one block, some of several.
 fn content(kills: u64, random: &mut fastrand::Rng) -> Content {
@@ -89,17 +84,20 @@ async fn some_more(cluster: &Cluster, random: &mut fastrand::Rng) -> Result<()> 
         if done {
             break;
         }
-        ensure!(start.elapsed() < PIECE, "the fetch does not go on: {:?}", cluster.explain(DATASET).await?);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        // Asking is pause enough.
+        let seen = cluster.explain(DATASET).await?;
+        ensure!(start.elapsed() < PIECE, "the fetch does not go on: {seen:?}");
     }
-    tokio::time::sleep(Duration::from_micros(random.u64(0..20_000))).await;
+    for _ in 0..random.u64(0..10) {
+        cluster.explain(DATASET).await?;
+    }
     Ok(())
 }
 
 #[test]
 fn whenever_an_agent_is_killed_it_keeps_what_it_reported_and_claims_only_what_is_right() -> Result<()> {
-    let kills = setting("HEARTH_KILLS", DEFAULT_KILLS)?;
-    let seed = setting("HEARTH_KILL_SEED", fastrand::u64(..))?;
+    let kills = environment::number("HEARTH_KILLS", DEFAULT_KILLS)?;
+    let seed = environment::number("HEARTH_KILL_SEED", fastrand::u64(..))?;
     eprintln!("HEARTH_KILL_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     e2e(&nodes(1), async |cluster| {

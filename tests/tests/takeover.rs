@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hearth_tests::cluster::{Cluster, nodes};
 use hearth_tests::datasets::FETCH;
+use hearth_tests::environment;
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
 use rustix::fs::{Advice, fadvise};
@@ -24,11 +25,6 @@ const BLOCK: usize = hearth_core::block::BLOCK_SIZE as usize;
 const DEFAULT_DEATHS: u64 = 20;
 
 type Content = Arc<BTreeMap<String, Vec<u8>>>;
-
-fn setting(name: &str, default: u64) -> Result<u64> {
-    std::env::var(name)
-        .map_or(Ok(default), |text| text.parse().with_context(|| format!("{name} is no number")))
-}
 
 /// Uploads files of many sizes and makes a dataset of them.
 async fn dataset(cluster: &Cluster, random: &mut fastrand::Rng) -> Result<Content> {
@@ -76,9 +72,26 @@ impl Readers {
         self.threads.push((name.to_owned(), done, thread));
     }
 
+    /// How much each of them has read.
+    fn done(&self) -> Vec<u64> {
+        self.threads.iter().map(|(_, done, _)| done.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Waits until they have read so much more, all together, which is at any moment of any one of them.
+    async fn read_more(&self, more: u64) -> Result<()> {
+        let before: u64 = self.done().iter().sum();
+        eventually(&format!("{more} more reads"), FETCH, async || {
+            let ended = self.threads.iter().any(|(_, _, thread)| thread.is_finished());
+            let read = self.done().iter().sum::<u64>() - before;
+            ensure!(ended || read >= more, "{read} reads");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until each of them has begun a read after this call and ended it well.
     async fn go_on(&mut self) -> Result<()> {
-        let before: Vec<u64> = self.threads.iter().map(|(_, done, _)| done.load(Ordering::Relaxed)).collect();
+        let before = self.done();
         let went_on = eventually("every reader to go on", FETCH, async || {
             for ((name, done, thread), before) in self.threads.iter().zip(&before) {
                 if thread.is_finished() {
@@ -191,10 +204,10 @@ async fn kept(cluster: &mut Cluster, sessions: f64) -> Result<()> {
 
 #[test]
 fn readers_read_on_through_the_agents_deaths() -> Result<()> {
-    let deaths = setting("HEARTH_TAKEOVERS", DEFAULT_DEATHS)?;
+    let deaths = environment::number("HEARTH_TAKEOVERS", DEFAULT_DEATHS)?;
     let more_time = Duration::from_secs(5 * deaths);
     volumes::e2e(nodes(1).more_time(more_time), async |cluster| {
-        let seed = setting("HEARTH_KILL_SEED", fastrand::u64(..))?;
+        let seed = environment::number("HEARTH_KILL_SEED", fastrand::u64(..))?;
         eprintln!("{deaths} deaths; HEARTH_KILL_SEED={seed} repeats this run");
         let mut random = fastrand::Rng::with_seed(seed);
         let content = dataset(cluster, &mut random).await?;
@@ -206,15 +219,14 @@ fn readers_read_on_through_the_agents_deaths() -> Result<()> {
         let mut readers = start_readers(&content, &target, served, seed);
         readers.go_on().await?;
         for death in 0..deaths {
-            tokio::time::sleep(Duration::from_millis(random.u64(0..800))).await;
+            readers.read_more(random.u64(0..10_000)).await?;
             match death % 5 {
                 4 => cluster.agent(NODE)?.stop().await?,
                 _ => cluster.agent(NODE)?.kill(),
             }
-            tokio::time::sleep(Duration::from_millis(random.u64(0..200))).await;
-            // The keeper may die too, as long as an agent lives.
             cluster.agent(NODE)?.start().await?;
             readers.go_on().await.with_context(|| format!("after death {death}"))?;
+            // The keeper may die too, as long as an agent lives.
             if death % 7 == 6 {
                 drop(keeper);
                 keeper = driver.keeper(cluster, "5m").await?;

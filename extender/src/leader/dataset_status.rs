@@ -1,12 +1,13 @@
 //! How warm each dataset is, in its status.
 
 use super::{Duties, apply_status};
+use crate::watch::name_of;
 use hearth_api::{ConditionStatus, Dataset, WarmStatus, set_condition};
-use hearth_core::index::{DatasetName, DatasetWarmth};
+use hearth_core::index::DatasetWarmth;
 use hearth_core::score;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, ResourceExt};
+use kube::Api;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -31,12 +32,11 @@ impl Duties {
     }
 
     async fn dataset_status(&self, dataset: &Dataset) {
-        let namespace = dataset.namespace().unwrap_or_default();
-        let name = DatasetName::new(&namespace, dataset.name_any());
+        let name = name_of(dataset);
         let now = self.state.now().monotonic;
         let warmth = self.state.read(|index| index.dataset_warmth(now, &name));
         let Some(part) = changed(dataset, warmth.as_ref(), Timestamp::now()) else { return };
-        let api: Api<Dataset> = Api::namespaced(self.client.clone(), &namespace);
+        let api: Api<Dataset> = Api::namespaced(self.client.clone(), &name.namespace);
         if let Err(why) = apply_status(&api, &name.name, &part).await {
             tracing::warn!(dataset = %name, "its status was not written: {why}");
         }

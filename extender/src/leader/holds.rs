@@ -1,6 +1,7 @@
 //! Which versions are held for the pods of owners, in the Datasets' statuses.
 
-use super::{Duties, WRITE};
+use super::Duties;
+use super::answer::{Answer, answer};
 use crate::watch::{current_of, held_of, name_of};
 use hearth_api::{Dataset, HeldVersion};
 use hearth_core::hold::{Held, Known, MOST_HELD, Need, Unneeded};
@@ -20,8 +21,6 @@ const GAP: Duration = Duration::from_millis(250);
 /// How often holds are looked at when nothing tells that they have to be others: time
 /// passes, and a write may have failed.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often a leader that has just started looks whether all pods are known.
-const SETTLING: Duration = Duration::from_millis(100);
 
 /// What is remembered of the Datasets, by UID, for as long as this replica leads.
 type Memory = HashMap<String, Remembered>;
@@ -36,9 +35,7 @@ struct Remembered {
 impl Duties {
     pub(super) async fn holds(&self) {
         // Who knows only some pods would let go of what the others need.
-        while !self.state.agents(|agents| agents.synced) {
-            tokio::time::sleep(SETTLING).await;
-        }
+        self.synced().await;
         let mut memory = Memory::new();
         loop {
             self.hold(&mut memory).await;
@@ -93,15 +90,14 @@ impl Duties {
             Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let (name, patch) = (dataset.name_any(), Patch::Merge(patch(dataset, held)));
-        match tokio::time::timeout(WRITE, api.patch_status(&name, &params, &patch)).await {
-            Ok(Ok(_)) => Ok(()),
+        match answer(api.patch_status(&name, &params, &patch)).await {
+            Ok(_) => Ok(()),
             // Gone, or changed: its watch tells of it in a moment.
-            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-                tracing::debug!(dataset = name, "it has changed since it was read: {}", status.message);
+            Err(Answer::Code(404 | 409, why)) => {
+                tracing::debug!(dataset = name, "it has changed since it was read: {why}");
                 Ok(())
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the API server did not answer in time".to_owned()),
+            Err(answer) => Err(answer.to_string()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What only one replica does: it writes statuses, holds versions, keeps the datasets'
 //! claims and nudges kube-scheduler.
 
+mod answer;
 mod claims;
 mod dataset_status;
 mod holds;
@@ -10,6 +11,7 @@ mod warmup_status;
 use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
+use answer::{Answer, answer};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Who writes, in managedFields.
 const FIELD_MANAGER: &str = "hearth-extender";
-/// Longest time that one write may take.
-const WRITE: Duration = Duration::from_secs(5);
 /// So long after the start, statuses are written whoever is silent.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
-/// How often a leader that has just started looks whether the agents have reported.
-const SETTLING: Duration = Duration::from_millis(500);
+/// How often a leader that has just started looks whether the agents have reported, and
+/// whether it knows what the API server has.
+const SETTLING: Duration = Duration::from_millis(200);
 
 /// The leader's duties and what they live by.
 pub struct Duties {
@@ -76,6 +77,13 @@ impl Duties {
         }
         tokio::join!(self.dataset_statuses(), self.warmup_statuses());
     }
+
+    /// Waits until all that is watched has been seen once.
+    async fn synced(&self) {
+        while !self.state.agents(|agents| agents.synced) {
+            tokio::time::sleep(SETTLING).await;
+        }
+    }
 }
 
 /// Applies a status with our field manager and gives a sentence when that fails.
@@ -91,10 +99,8 @@ where
     });
     let params = kube::api::PatchParams::apply(FIELD_MANAGER).force();
     let patch = kube::api::Patch::Apply(&object);
-    match tokio::time::timeout(WRITE, api.patch_status(name, &params, &patch)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+    match answer(api.patch_status(name, &params, &patch)).await {
+        Ok(_) | Err(Answer::Code(404, _)) => Ok(()),
+        Err(answer) => Err(answer.to_string()),
     }
 }

@@ -7,7 +7,8 @@
 //! event, without a hint function). Ours names a storage class that nobody has, lies
 //! in our own namespace, and means nothing to anybody else.
 
-use super::{Duties, FIELD_MANAGER, WRITE};
+use super::answer::answer;
+use super::{Duties, FIELD_MANAGER};
 use crate::watch::WaitingPod;
 use hearth_core::decide::{self, Now};
 use hearth_core::index::ClusterIndex;
@@ -150,18 +151,14 @@ impl Duties {
             let waiting = self.known.waiting();
             let pods = self.takers_of(&waiting).await;
             if nudger.look(Instant::now(), pods) {
-                match tokio::time::timeout(WRITE, touch(&api)).await {
-                    Ok(Ok(_)) => {
+                match answer(touch(&api)).await {
+                    Ok(_) => {
                         self.state.metrics.nudges.inc();
                         tracing::debug!("kube-scheduler was told to try rejected pods again");
                     }
-                    Ok(Err(error)) => {
+                    Err(answer) => {
                         nudger.failed(Instant::now());
-                        tracing::warn!("kube-scheduler could not be told to try again: {error}");
-                    }
-                    Err(_) => {
-                        nudger.failed(Instant::now());
-                        tracing::warn!("kube-scheduler could not be told to try again in time");
+                        tracing::warn!("kube-scheduler could not be told to try again: {answer}");
                     }
                 }
                 tokio::time::sleep(APART).await;

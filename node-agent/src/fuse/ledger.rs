@@ -5,7 +5,7 @@
 //! at, what is written tells the next one what the kernel believes.
 
 use fuser::InitFlags;
-use hearth_fuse_device::{Kernel, SENT_AGAIN};
+use hearth_fuse_device::Kernel;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
@@ -139,13 +139,10 @@ impl Ledger {
         }
     }
 
-    /// Whether a request has been sent to so many processes in vain that it is better
+    /// Whether a request that is sent again has been sent to so many processes in vain that it is better
     /// refused than given to one more. Processes that followed within a second count
     /// as one, so that a quick series of kills accuses nobody. `now` is in seconds.
     pub(super) fn is_suspect(&self, request: u64, now: u64) -> io::Result<bool> {
-        if request & SENT_AGAIN == 0 {
-            return Ok(false);
-        }
         // Numbers grow by two, and few requests are in flight: the oldest of a place goes.
         let place = SUSPECTS_AT + (request / 2 % SUSPECTS) * SUSPECT_LENGTH as u64;
         let [known, lives, seen] = self.words(place)?;

@@ -142,10 +142,8 @@ impl Reader {
     }
 
     fn demand(&self, numbers: std::ops::Range<BlockNumber>) {
-        let missing: Vec<_> = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number)).collect();
-        if !missing.is_empty() {
-            self.parts.demands.demand(self.hash, missing);
-        }
+        let missing = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number));
+        self.parts.demands.demand(self.hash, missing);
     }
 
     /// Tells and counts a read that has failed.

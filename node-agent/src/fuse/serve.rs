@@ -11,7 +11,7 @@ use fuser::{
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyStatfs, Request,
 };
-use hearth_fuse_device::{Kernel, open_backing, opened_passthrough};
+use hearth_fuse_device::{Kernel, SENT_AGAIN, open_backing, opened_passthrough};
 use std::ffi::OsStr;
 use std::fs;
 use std::sync::Arc;
@@ -53,10 +53,14 @@ impl View {
 
     /// Whether a request must not be tried again: it may be what ended the processes before.
     fn refuses(&self, request: &Request) -> bool {
+        let number = request.unique().0;
+        if number & SENT_AGAIN == 0 {
+            return false;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let is_suspect = self.opens.ledger().is_suspect(request.unique().0, now).unwrap_or(false);
+        let is_suspect = self.opens.ledger().is_suspect(number, now).unwrap_or(false);
         if is_suspect {
-            self.reader.refused(request.unique().0);
+            self.reader.refused(number);
         }
         is_suspect
     }

@@ -45,7 +45,7 @@ impl fmt::Display for Id {
 }
 
 impl Id {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (name, device) = text.split_once('@')?;
         let (major, minor) = device.split_once(':')?;
         Some(Self { name: name.to_owned(), device: (major.parse().ok()?, minor.parse().ok()?) })

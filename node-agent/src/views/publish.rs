@@ -3,6 +3,7 @@
 use super::bind::{is_mount, unmount_all};
 use super::error::{ViewError, io_error};
 use super::record::{Record, name_of};
+use super::served::Shown;
 use super::trees::files_of_selection;
 use super::wants::Until;
 use super::{Inner, Views, blocking};
@@ -136,7 +137,7 @@ impl Views {
             // Before the mount: what is mounted is known after a crash.
             inner.published.lock().records.put(recorded.clone())?;
             match view {
-                View::Fuse => inner.served.mount(&recorded, hash, &manifest, &part.files)?,
+                View::Fuse => inner.served.mount(&recorded, &Shown { hash, manifest, files: part.files })?,
                 View::Native => inner.served.unmount(&recorded.name())?,
             }
             bind_at(&inner, &source, &target)

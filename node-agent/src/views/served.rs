@@ -26,6 +26,16 @@ pub(super) struct Served {
     reader: ReaderParts,
 }
 
+/// What a view shows of a version.
+pub(super) struct Shown {
+    /// Its name.
+    pub(super) hash: ManifestHash,
+    /// Its files.
+    pub(super) manifest: Arc<Manifest>,
+    /// Which of them.
+    pub(super) files: RoaringBitmap,
+}
+
 impl Served {
     /// With the keeper at `keeper`; and the sessions that it has kept.
     pub(super) fn open(
@@ -50,41 +60,22 @@ impl Served {
     }
 
     /// Mounts what a record shows; what was there before goes.
-    pub(super) fn mount(
-        &self,
-        record: &Record,
-        hash: ManifestHash,
-        manifest: &Arc<Manifest>,
-        files: &RoaringBitmap,
-    ) -> Result<(), ViewError> {
+    pub(super) fn mount(&self, record: &Record, shown: &Shown) -> Result<(), ViewError> {
         let name = record.name();
         let place = self.place(&name);
         unmount_all(&place)?;
         fs::create_dir_all(&place).map_err(io_error("cannot make", &place))?;
-        let (tree, reader) = self.shown(record, hash, manifest, files);
+        let (tree, reader) = self.tree_and_reader(record, shown);
         self.sessions
             .begin(&name, &place, tree, reader)
             .map_err(io_error("cannot mount a FUSE view at", &place))
     }
 
-    fn shown(
-        &self,
-        record: &Record,
-        hash: ManifestHash,
-        manifest: &Arc<Manifest>,
-        files: &RoaringBitmap,
-    ) -> (Tree, Reader) {
+    fn tree_and_reader(&self, record: &Record, shown: &Shown) -> (Tree, Reader) {
+        let Shown { hash, manifest, files } = shown;
+        let (dataset, pod) = (record.dataset.clone(), record.pod.clone());
         let tree = Tree::new(manifest.clone(), files, &record.root);
-        (
-            tree,
-            Reader::new(
-                self.reader.clone(),
-                hash,
-                manifest.clone(),
-                record.dataset.clone(),
-                record.pod.clone(),
-            ),
-        )
+        (tree, Reader::new(self.reader.clone(), *hash, manifest.clone(), dataset, pod))
     }
 
     /// Takes a view away; one that is not there is fine. Its session ends with the
@@ -145,22 +136,15 @@ impl Inner {
     }
 
     fn recover_one(&self, record: &Record, orphans: Vec<Orphan>) -> Result<&'static str, ViewError> {
-        let gone =
-            || ViewError::NotYet("its version is not on this node any more; kubelet asks again".to_owned());
-        let version = record.manifest().filter(|hash| self.store.is_adopted(hash)).ok_or_else(gone);
-        let version = version.and_then(|hash| Ok((hash, self.store.manifest(&hash)?.ok_or_else(gone)?)));
-        let (hash, manifest) = version.inspect_err(|_| {
+        let shown = self.shown_by(record).inspect_err(|_| {
             orphans.iter().for_each(|orphan| self.served.sessions.give_up(orphan));
         })?;
         if let Some(want) = record.want() {
             self.want(record.name(), want, wants::Until::Unpublished);
         }
-        let selection = Selection::new(record.globs.iter().cloned())
-            .map_err(|error| ViewError::Invalid(error.to_string()))?;
-        let files = files_of_selection(&manifest, &selection);
         // More than one when containers still read what was mounted before.
         for orphan in orphans {
-            let (tree, reader) = self.served.shown(record, hash, &manifest, &files);
+            let (tree, reader) = self.served.tree_and_reader(record, &shown);
             if let Err(error) = self.served.sessions.take_over(orphan, tree, reader) {
                 tracing::warn!(dataset = record.dataset, "a kept FUSE session cannot be taken over: {error}");
             }
@@ -169,11 +153,23 @@ impl Inner {
             return Ok("taken over");
         }
         unmount_all(&record.target)?;
-        self.served.mount(record, hash, &manifest, &files)?;
+        self.served.mount(record, &shown)?;
         // kubelet may have ended the pod meanwhile, and will say so.
         if record.target.is_dir() {
             bind_at(self, &self.served.place(&record.name()), &record.target)?;
         }
         Ok("mounted again")
+    }
+
+    /// What a record shows, if its version is still here.
+    fn shown_by(&self, record: &Record) -> Result<Shown, ViewError> {
+        let gone =
+            || ViewError::NotYet("its version is not on this node any more; kubelet asks again".to_owned());
+        let hash = record.manifest().filter(|hash| self.store.is_adopted(hash)).ok_or_else(gone)?;
+        let manifest = self.store.manifest(&hash)?.ok_or_else(gone)?;
+        let selection = Selection::new(record.globs.iter().cloned())
+            .map_err(|error| ViewError::Invalid(error.to_string()))?;
+        let files = files_of_selection(&manifest, &selection);
+        Ok(Shown { hash, manifest, files })
     }
 }

@@ -1,15 +1,10 @@
 //! What both sides are told and what they answer.
 
 use crate::cpu::cpu_seconds;
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Which side the started process is.
-pub(crate) const ROLE: &str = "HEARTH_BENCH_FETCHES";
-/// Its job, as JSON.
-pub(crate) const JOB: &str = "HEARTH_BENCH_JOB";
 /// Requests at one time; the agent's default.
 pub(crate) const CONCURRENCY: usize = 32;
 
@@ -30,12 +25,6 @@ pub(crate) struct Job {
 pub(crate) struct Measured {
     pub(crate) seconds: f64,
     pub(crate) cpu_seconds: f64,
-}
-
-impl Job {
-    pub(crate) fn from_environment() -> anyhow::Result<Self> {
-        Ok(serde_json::from_str(&std::env::var(JOB).context(JOB)?)?)
-    }
 }
 
 /// The key of one object.

@@ -11,14 +11,18 @@ mod cpu;
 mod job;
 mod ours;
 mod plain;
+mod upload;
 
 use anyhow::Context;
-use futures::{StreamExt, TryStreamExt};
-use hearth_tests::s3::{Bucket, S3};
-use job::{Job, Measured, ROLE};
+use hearth_tests::s3::S3;
+use job::{Job, Measured};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Which side the started process is.
+const ROLE: &str = "HEARTH_BENCH_FETCHES";
+/// Its job, as JSON.
+const JOB: &str = "HEARTH_BENCH_JOB";
 const ROUNDS: usize = 5;
 /// Folder, objects and their size.
 const SETS: [(&str, usize, usize); 2] = [("large", 4, 512 << 20), ("small", 20_000, 100_000)];
@@ -28,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let measured = match std::env::var(ROLE) {
         Ok(role) => {
-            let job = Job::from_environment()?;
+            let job: Job = serde_json::from_str(&std::env::var(JOB).context(JOB)?)?;
             match role.as_str() {
                 "plain" => runtime.block_on(plain::fetch(&job))?,
                 _ => runtime.block_on(ours::fetch(&job))?,
@@ -47,7 +51,7 @@ async fn measure() -> anyhow::Result<()> {
     let bucket = s3.bucket("bench")?;
     for (folder, objects, size) in SETS {
         eprintln!("uploading {objects} objects of {size} bytes…");
-        upload(&bucket, folder, objects, size).await?;
+        upload::objects(&bucket, folder, objects, size).await?;
     }
     println!("{ROUNDS} rounds, taking turns; medians of MiB/s and of CPU seconds per GiB");
     println!("{:28} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "ours", "plain", "ratio", "our CPU", "plain CPU");
@@ -84,28 +88,6 @@ async fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn upload(bucket: &Bucket, folder: &str, objects: usize, size: usize) -> anyhow::Result<()> {
-    // The same bytes, but for where each object begins in them: neither side nor the
-    // disk looks for repetitions.
-    let mut state = 1u64;
-    let content: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_le_bytes()
-    })
-    .take((size + objects) / 8 + 1)
-    .flatten()
-    .collect();
-    let content = bytes::Bytes::from(content);
-    futures::stream::iter(0..objects)
-        .map(|object| {
-            let content = content.slice(object..object + size);
-            async move { bucket.put(&job::key(folder, object), content).await }
-        })
-        .buffer_unordered(16)
-        .try_collect()
-        .await
-}
-
 /// One turn, into an empty directory.
 fn run(role: &str, job: &impl Fn(&str) -> Job) -> anyhow::Result<Measured> {
     let job = job(role);
@@ -113,11 +95,8 @@ fn run(role: &str, job: &impl Fn(&str) -> Job) -> anyhow::Result<Measured> {
     // Nothing of the turn before is left to be written during this one.
     rustix::fs::sync();
     let mut command = Command::new(std::env::current_exe()?);
-    let output = command
-        .env(ROLE, role)
-        .env(job::JOB, serde_json::to_string(&job)?)
-        .stderr(Stdio::inherit())
-        .output()?;
+    let output =
+        command.env(ROLE, role).env(JOB, serde_json::to_string(&job)?).stderr(Stdio::inherit()).output()?;
     anyhow::ensure!(output.status.success(), "{role} failed");
     let measured: Measured =
         serde_json::from_slice(&output.stdout).with_context(|| format!("{role} said nothing"))?;

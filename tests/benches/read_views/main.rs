@@ -7,12 +7,19 @@
 //! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
 //! is the noise. Peers (s3fs, rclone) take part where they are installed.
 
+#[path = "../report_load/cpu.rs"]
+mod cpu;
 mod fill;
+#[path = "../agent_fill/job.rs"]
+mod job;
 mod peers;
+#[path = "../agent_fill/plain.rs"]
+mod plain;
+#[path = "../agent_fill/upload.rs"]
+mod upload;
 mod work;
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, TryStreamExt};
 use hearth_tests::cluster::{Cluster, nodes};
 use hearth_tests::s3::{Bucket, S3};
 use hearth_tests::volumes::{self, Driver};
@@ -86,9 +93,11 @@ async fn measure(bench: &Bench<'_>) -> Result<()> {
     let _keeper = bench.driver().keeper(bench.cluster, "5m").await?;
     let bucket = bench.bucket("reads")?;
     eprintln!("uploading 20,000 × 100 kB, 1 GiB and 100,000 small files…");
-    upload(&bucket, "all/small", 20_000, 100_000).await?;
-    upload(&bucket, "all/many", 100_000, 100).await?;
-    bucket.put(&format!("all/{}", work::LARGE), content(1 << 30).slice(0..1 << 30)).await?;
+    for (folder, objects, size) in
+        [("all/small", 20_000, 100_000), ("all/many", 100_000, 100), ("all/large", 1, 1 << 30)]
+    {
+        upload::objects(&bucket, folder, objects, size).await?;
+    }
     bench.dataset("reads", "reads", "all").await?;
 
     // A cold volume, and then a warm one of the same version.
@@ -193,31 +202,6 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// The key of one object.
-pub(crate) fn key(folder: &str, object: usize) -> String {
-    format!("{folder}/part-{:03}/{object:06}.bin", object % 100)
-}
-
-/// Bytes that nobody can make small.
-fn content(length: usize) -> bytes::Bytes {
-    let mut content = vec![0; length];
-    fastrand::Rng::with_seed(1).fill(&mut content);
-    content.into()
-}
-
-pub(crate) async fn upload(bucket: &Bucket, folder: &str, objects: usize, size: usize) -> Result<()> {
-    // The same bytes, but for where each object begins in them.
-    let content = content(size + objects);
-    futures::stream::iter(0..objects)
-        .map(|object| {
-            let content = content.slice(object..object + size);
-            async move { bucket.put(&key(folder, object), content).await }
-        })
-        .buffer_unordered(16)
-        .try_collect()
-        .await
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Folder of the small files and of the large one in each variant.
-pub(crate) const SMALL: &str = "small";
-pub(crate) const LARGE: &str = "large/one.bin";
-pub(crate) const MANY: &str = "many";
+/// Folders of the small files, of the large one, and of many that are only looked at.
+const SMALL: &str = "small";
+const LARGE: &str = "large";
+const MANY: &str = "many";
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +50,15 @@ impl Work {
     pub(crate) fn run(self, root: &Path, seed: u64) -> Result<Duration> {
         match self {
             Self::Epoch { threads } => epoch(&files(&root.join(SMALL))?, threads, seed).map(|(took, _)| took),
-            Self::Sequential => sequential(&root.join(LARGE)),
-            Self::Random { size } => random(&root.join(LARGE), size, seed),
+            Self::Sequential => sequential(&large(root)?),
+            Self::Random { size } => random(&large(root)?, size, seed),
             Self::Walk => walk(&root.join(MANY)),
         }
     }
+}
+
+fn large(root: &Path) -> Result<PathBuf> {
+    files(&root.join(LARGE))?.pop().context("there is no large file")
 }
 
 /// The files below a directory, in the order of their paths.

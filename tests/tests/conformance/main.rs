@@ -1,17 +1,20 @@
 //! Reads of mounted datasets beside a plain directory: at random, through faults, and in great numbers.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use hearth_tests::cluster::{Cluster, nodes};
+use hearth_tests::datasets::FETCH;
+use hearth_tests::environment;
 use hearth_tests::process::Process;
 use hearth_tests::volumes::{self, Driver};
+use hearth_tests::wait::eventually;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -21,11 +24,6 @@ const BLOCK: usize = hearth_core::block::BLOCK_SIZE as usize;
 const MODELS: u64 = 4;
 /// Faults that they go through.
 const DEFAULT_FAULTS: u64 = 12;
-
-fn setting(name: &str, default: u64) -> Result<u64> {
-    std::env::var(name)
-        .map_or(Ok(default), |text| text.parse().with_context(|| format!("{name} is no number")))
-}
 
 /// Files of all sizes that matter, in a plain directory.
 fn plain(cluster: &Cluster, random: &mut fastrand::Rng) -> Result<PathBuf> {
@@ -53,51 +51,87 @@ async fn mount(cluster: &Cluster, driver: &Driver, plain: &Path) -> Result<(Path
 }
 
 /// A program that reads at random and compares until it is told to end.
-struct Model(Child);
+struct Model {
+    program: Child,
+    calls: Arc<AtomicU64>,
+}
 
 impl Model {
     fn start(seed: u64, target: &Path, plain: &Path) -> Result<Self> {
         let mut command = Command::new("python3");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/model.py"));
         command.arg(seed.to_string()).arg(target).arg(plain);
-        Ok(Self(
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start python3")?,
-        ))
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut program = command.spawn().context("cannot start python3")?;
+        let calls = Arc::new(AtomicU64::new(0));
+        let (counted, said) = (calls.clone(), program.stdout.take().context("it has no output")?);
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                counted.store(line.parse().unwrap_or(0), Ordering::Relaxed);
+            }
+        });
+        Ok(Self { program, calls })
     }
 
-    /// Ends it; how many calls it has made, all of them right.
-    fn end(mut self) -> Result<u64> {
-        if let Some(mut input) = self.0.stdin.take() {
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; it fails if it has seen a difference.
+    fn end(mut self) -> Result<()> {
+        if let Some(mut input) = self.program.stdin.take() {
             // One that has found a difference is gone already.
             let _ = input.write_all(b"end\n");
         }
-        let output = self.0.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        ensure!(output.status.success(), "{said}");
-        said.parse().with_context(|| format!("it says {said:?}"))
+        let output = self.program.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
     }
+}
+
+/// Waits until the models have made so many more calls, all together; or one has ended, which is told at the end.
+async fn call_more(models: &mut [Model], more: u64) -> Result<()> {
+    let before: u64 = models.iter().map(Model::calls).sum();
+    eventually(&format!("{more} more calls"), FETCH, async || {
+        let calls = models.iter().map(Model::calls).sum::<u64>() - before;
+        let ended =
+            models.iter_mut().any(|model| model.program.try_wait().is_ok_and(|ended| ended.is_some()));
+        ensure!(ended || calls >= more, "{calls} calls");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until somebody waits for the origin, or nobody needs it any more.
+async fn held(cluster: &Cluster) -> Result<()> {
+    eventually("a GET to be held", FETCH, async || {
+        let seen = cluster.explain("plain").await?;
+        ensure!(cluster.s3.proxy.held() > 0 || seen.percent(NODE) == 100, "{seen:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[test]
 fn a_mount_reads_like_a_plain_directory_through_faults() -> Result<()> {
     volumes::e2e(nodes(1), async |cluster| {
-        let faults = setting("HEARTH_FAULTS", DEFAULT_FAULTS)?;
-        let seed = setting("HEARTH_FAULT_SEED", fastrand::u64(..1_000_000))?;
+        let faults = environment::number("HEARTH_FAULTS", DEFAULT_FAULTS)?;
+        let seed = environment::number("HEARTH_FAULT_SEED", fastrand::u64(..1_000_000))?;
         eprintln!("{faults} faults; HEARTH_FAULT_SEED={seed} repeats this run");
         let mut random = fastrand::Rng::with_seed(seed);
         let plain = plain(cluster, &mut random)?;
         let driver = Driver::of(cluster, NODE);
         let (target, _keeper) = mount(cluster, &driver, &plain).await?;
         let models = (0..MODELS).map(|n| Model::start(seed + n, &target, &plain));
-        let models = models.collect::<Result<Vec<_>>>()?;
+        let mut models = models.collect::<Result<Vec<_>>>()?;
         cluster.s3.proxy.release_gets();
         for fault in 0..faults {
-            tokio::time::sleep(Duration::from_millis(random.u64(50..600))).await;
+            call_more(&mut models, random.u64(0..5_000)).await?;
             match fault % 3 {
                 0 => cluster.s3.proxy.fail_next_gets(random.u64(1..6)),
                 1 => {
                     cluster.s3.proxy.hold_gets_after(random.u64(0..4));
-                    tokio::time::sleep(Duration::from_millis(random.u64(50..400))).await;
+                    held(cluster).await?;
                     cluster.s3.proxy.release_gets();
                 }
                 _ => {
@@ -106,9 +140,9 @@ fn a_mount_reads_like_a_plain_directory_through_faults() -> Result<()> {
                 }
             }
         }
-        let mut calls = 0;
+        let calls: u64 = models.iter().map(Model::calls).sum();
         for model in models {
-            calls += tokio::task::block_in_place(|| model.end())?;
+            tokio::task::block_in_place(|| model.end())?;
         }
         eprintln!("{calls} calls through {faults} faults, all as in a plain directory");
         ensure!(calls > 100, "only {calls} calls");

@@ -1,6 +1,6 @@
 """Reads a mounted dataset at random beside a plain directory with the same files until its input ends, and compares.
 
-usage: model.py SEED MOUNT PLAIN. Prints the number of calls at the end, or the first difference."""
+usage: model.py SEED MOUNT PLAIN. Prints a line for every hundred calls, or the first difference."""
 import mmap, os, random, select, stat, sys
 
 seed, mount, plain = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -15,8 +15,7 @@ handles, maps, calls = [], [], 0
 
 
 def differ(what):
-    print(f"seed {seed}, call {calls}: {what}")
-    sys.exit(1)
+    sys.exit(f"seed {seed}, call {calls}: {what}")
 
 
 def same(one, other, what):
@@ -91,4 +90,5 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     except OSError as e:
         differ(f"{e}")
     calls += 1
-print(calls)
+    if calls % 100 == 0:
+        print(calls, flush=True)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use hearth_tests::cluster::{Cluster, nodes};
@@ -157,6 +157,13 @@ fn both_views_keep_what_is_promised() -> Result<()> {
         for target in [&fuse, &native] {
             is_the_origins(target, newest(&native)?)?;
         }
+        let size = |path: &Path| -> Result<u64> {
+            let found = rustix::fs::statvfs(path)?;
+            Ok(found.f_blocks * found.f_frsize)
+        };
+        let bytes: u64 = content().values().map(|bytes| bytes.len() as u64).sum();
+        ensure!(size(&fuse)?.div_ceil(4096) == bytes.div_ceil(4096), "{} of {bytes} bytes", size(&fuse)?);
+        ensure!(size(&native)? == size(cluster.dir())?, "{} of {}", size(&native)?, size(cluster.dir())?);
         driver.unpublish("cold").await?;
         driver.unpublish("warm").await
     })
@@ -232,6 +239,16 @@ fn without_the_origin_a_read_fails_in_time_and_later_succeeds() -> Result<()> {
         ensure!(errors > Some(0.0), "{errors:?} errors are counted");
         let event = cluster.kube.event(USER, "cold", SMALL, FETCH).await?;
         ensure!(event.contains("of Dataset default/all failed with EIO"), "{event}");
+        // One that waits and is killed is gone when its read is answered.
+        let mut killed = Command::new("cat").arg(fuse.join(BIG)).stdout(Stdio::null()).spawn()?;
+        eventually("it to wait", FETCH, async || {
+            ensure!(cluster.s3.proxy.held() > 0, "nothing is asked of the origin");
+            Ok(())
+        })
+        .await?;
+        killed.kill()?;
+        let ended = tokio::task::block_in_place(|| killed.wait())?;
+        ensure!(!ended.success(), "{ended}");
         cluster.s3.proxy.release_gets();
         eventually("the file to be read", FETCH, async || {
             ensure!(read()? == content()[SMALL], "wrong bytes");

@@ -60,6 +60,10 @@ impl Group {
 }
 
 impl Source {
+    pub(super) fn is_shared_with(&self, namespace: &str) -> bool {
+        self.shared_with.iter().any(|with| with == namespace)
+    }
+
     pub(super) fn of(dataset: &Dataset) -> Self {
         let version = dataset.status.as_ref().and_then(|status| status.version.as_ref());
         let share_with = dataset.spec.share_with.as_ref();

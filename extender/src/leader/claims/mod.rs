@@ -35,15 +35,11 @@ const NAMES: usize = 8;
 const WRITES: usize = 4;
 /// Changes of Datasets within so long are looked at together: most are of their status.
 const COALESCE: Duration = Duration::from_millis(200);
-/// How often it is looked whether all Datasets are known.
-const SYNCING: Duration = Duration::from_millis(200);
 
 impl Duties {
     pub(super) async fn claims(&self) {
         // To a leader that does not know all Datasets yet, claims would seem superfluous.
-        while !self.state.agents(|agents| agents.synced) {
-            tokio::time::sleep(SYNCING).await;
-        }
+        self.synced().await;
         let shared = Arc::new(Shared::default());
         let (claims_done, claims_synced) = channel::channel(false);
         let (volumes_done, volumes_synced) = channel::channel(false);

@@ -144,8 +144,8 @@ fn action(name: &str, namespace: &str, source: Option<(&str, &Source)>, group: &
 
 /// Tells the Datasets that are shared with a namespace whose claim is of another.
 fn overshadowed(name: &str, namespace: &str, of: &str, group: &Group) -> Vec<Problem> {
-    let shared = |source: &Source| source.shared_with.iter().any(|with| with == namespace);
-    let others = group.sources.iter().filter(|(other, source)| *other != of && shared(source));
+    let sources = group.sources.iter();
+    let others = sources.filter(|(other, source)| *other != of && source.is_shared_with(namespace));
     let told = others.map(|(other, source)| {
         // Whose it is instead is no business of this one's owner.
         let whose = if of == namespace { "a Dataset of its own" } else { "another Dataset" };

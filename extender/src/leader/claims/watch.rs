@@ -4,9 +4,8 @@
 use super::group::Source;
 use super::objects::{SELECTOR, read_claim, read_volume};
 use super::world::{Namespace, World};
-use crate::watch::Follower;
+use crate::watch::{Follower, name_of};
 use hearth_api::Dataset;
-use hearth_core::index::DatasetName;
 use k8s_openapi::api::core::v1::{Namespace as ApiNamespace, PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
@@ -59,10 +58,6 @@ impl Datasets {
             world.remove_source(&name_of(&gone), &uid);
         }
     }
-}
-
-fn name_of(dataset: &Dataset) -> DatasetName {
-    DatasetName::new(dataset.namespace().unwrap_or_default(), dataset.name_any())
 }
 
 pub(super) struct Claims(pub(super) Arc<Shared>);

@@ -114,10 +114,9 @@ impl World {
 impl Group {
     /// Whether a namespace has, or would have, a claim of it.
     fn concerns(&self, namespace: &str) -> bool {
-        let shared = |source: &Source| source.shared_with.iter().any(|with| with == namespace);
         self.sources.contains_key(namespace)
             || self.claims.contains_key(namespace)
-            || self.sources.values().any(shared)
+            || self.sources.values().any(|source| source.is_shared_with(namespace))
     }
 }
 

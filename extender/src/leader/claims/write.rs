@@ -1,6 +1,7 @@
 //! Carries single actions out, and says what became of them.
 
-use super::super::{FIELD_MANAGER, WRITE};
+use super::super::FIELD_MANAGER;
+use super::super::answer::{Answer, answer};
 use super::objects::{Place, VOLUME_UID, is_ours};
 use super::plan::Action;
 use hearth_core::annotation::CLAIM_PREFIX;
@@ -116,24 +117,6 @@ where
     let found = answer(api.get_metadata_opt(name)).await;
     let found = found.map_err(|answer| Trouble::Failed(format!("{name} cannot be looked up: {answer}")))?;
     Ok(found.and_then(|found| found.metadata.uid))
-}
-
-/// What the API server said when it did not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-enum Answer {
-    #[error("{1}")]
-    Code(u16, String),
-    #[error("{0}")]
-    Other(String),
-}
-
-async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Answer> {
-    match tokio::time::timeout(WRITE, request).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(kube::Error::Api(status))) => Err(Answer::Code(status.code, status.message.clone())),
-        Ok(Err(error)) => Err(Answer::Other(error.to_string())),
-        Err(_) => Err(Answer::Other("the API server did not answer in time".to_owned())),
-    }
 }
 
 #[cfg(test)]
