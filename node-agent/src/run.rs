@@ -77,9 +77,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             manifests: manifests.clone(),
             origins: origins.clone(),
             metrics: metrics.clone(),
+            demands: views.demands(),
         },
     );
-    let fill = fill.hearing(views.demands());
     let speaker =
         Speaker { node: config.node_name.clone(), node_uid, store: identity.uuid, boot: identity.boot };
     let (reporter, ordered) = Reporter::new(ReporterParts {

@@ -1,5 +1,7 @@
-//! Blocks that somebody waits for now: they are fetched before all else.
+//! Blocks that somebody waits for now: they are fetched before all else, and handed over
+//! as they come. Whoever reads need not wait until they are durable.
 
+use bytes::Bytes;
 use hearth_core::block::BlockNumber;
 use hearth_core::manifest::ManifestHash;
 use parking_lot::Mutex;
@@ -7,7 +9,7 @@ use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How long a refusal holds; then somebody has to ask again.
@@ -24,6 +26,47 @@ struct Inner {
     /// What cannot come, and until when that holds.
     refused: Mutex<HashMap<ManifestHash, (RoaringBitmap, Instant)>>,
     made: Notify,
+    /// What readers wait for this moment.
+    awaited: Mutex<HashMap<Key, Awaited>>,
+}
+
+type Key = (ManifestHash, BlockNumber);
+
+#[derive(Debug)]
+struct Awaited {
+    readers: usize,
+    block: watch::Sender<Option<Bytes>>,
+}
+
+/// One reader's waiting for one block, until it is dropped.
+#[derive(Debug)]
+pub struct Awaiting {
+    demands: Demands,
+    key: Key,
+    block: watch::Receiver<Option<Bytes>>,
+}
+
+impl Awaiting {
+    /// The block, once it has come from the origin. Never, when it comes in another way.
+    pub async fn block(&mut self) -> Bytes {
+        match self.block.wait_for(Option::is_some).await.map(|block| block.clone()) {
+            Ok(Some(block)) => block,
+            // The sender lives as long as this does.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        let mut awaited = self.demands.0.awaited.lock();
+        if let Some(block) = awaited.get_mut(&self.key) {
+            block.readers -= 1;
+            if block.readers == 0 {
+                awaited.remove(&self.key);
+            }
+        }
+    }
 }
 
 impl Demands {
@@ -34,6 +77,23 @@ impl Demands {
         if !blocks.is_empty() {
             *self.0.blocks.lock().entry(hash).or_default() |= blocks;
             self.0.made.notify_one();
+        }
+    }
+
+    /// Has a block handed over when it comes; it is not asked for by this.
+    pub fn wait_for(&self, hash: ManifestHash, block: BlockNumber) -> Awaiting {
+        let key = (hash, block);
+        let mut awaited = self.0.awaited.lock();
+        let entry =
+            awaited.entry(key).or_insert_with(|| Awaited { readers: 0, block: watch::Sender::default() });
+        entry.readers += 1;
+        Awaiting { demands: self.clone(), key, block: entry.block.subscribe() }
+    }
+
+    /// A block has come, whole and as it was listed.
+    pub(super) fn hand_over(&self, hash: ManifestHash, block: BlockNumber, data: &Bytes) {
+        if let Some(awaited) = self.0.awaited.lock().get(&(hash, block)) {
+            awaited.block.send_replace(Some(data.clone()));
         }
     }
 
@@ -61,5 +121,29 @@ impl Demands {
 
     pub(super) fn take(&self) -> HashMap<ManifestHash, RoaringBitmap> {
         std::mem::take(&mut self.0.blocks.lock())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn who_waits_is_handed_the_block_and_nobody_else_keeps_it() {
+        let (demands, hash) = (Demands::default(), ManifestHash::of(b"one"));
+        let block = Bytes::from_static(b"block");
+        demands.hand_over(hash, 1, &block);
+        let (mut one, mut other) = (demands.wait_for(hash, 1), demands.wait_for(hash, 1));
+        assert!(one.block().now_or_never().is_none(), "it came before anybody waited");
+        demands.hand_over(hash, 2, &block);
+        demands.hand_over(ManifestHash::of(b"other"), 1, &block);
+        assert!(one.block().now_or_never().is_none(), "it was another one");
+        demands.hand_over(hash, 1, &block);
+        assert_eq!(one.block().await, block);
+        drop(one);
+        assert_eq!(other.block().await, block);
+        drop(other);
+        assert!(demands.0.awaited.lock().is_empty());
     }
 }

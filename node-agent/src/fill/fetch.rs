@@ -1,6 +1,7 @@
 //! Fetches one run of blocks: one request, read into blocks that are written while
 //! the next one comes.
 
+use super::demands::Demands;
 use super::plan::Run;
 use super::source::{FillError, Source};
 use crate::metrics::Metrics;
@@ -26,6 +27,8 @@ pub(super) struct Fetcher {
     pub(super) store: Store,
     pub(super) retries: Arc<Retries>,
     pub(super) metrics: Arc<Metrics>,
+    /// Who waits for blocks.
+    pub(super) demands: Demands,
     /// Memory for bytes that have come and are not yet durable.
     pub(super) buffer: Arc<Semaphore>,
     /// Told when a request has ended, though its blocks may not be durable yet.
@@ -179,6 +182,7 @@ impl Fetch<'_> {
             (self.fetcher.store.clone(), self.source.hash, self.run.file, self.next);
         let index = u64::from(number - self.file.first_block);
         let bytes = data.len() as u64;
+        self.fetcher.demands.hand_over(hash, number, &data);
         self.writes.push(Box::pin(async move {
             let result = store.write_block(&hash, file, index, data).await;
             drop(memory);

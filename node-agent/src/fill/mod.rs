@@ -45,6 +45,10 @@ const PREPARING: usize = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// Above all that is wanted: somebody waits for it.
 const URGENT: i32 = i32::MAX;
+/// Bytes of a request that is not cancelled for a more urgent one: it ends soon by itself…
+const SHORT: u64 = 1 << 20;
+/// …unless it has not by then.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What fetching needs.
 pub struct FillParts {
@@ -58,6 +62,8 @@ pub struct FillParts {
     pub origins: Arc<Origins>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who waits for blocks.
+    pub demands: Demands,
 }
 
 /// The task that fetches.
@@ -89,6 +95,7 @@ struct Running {
     counted: (String, u64),
     run: Run,
     priority: i32,
+    since: Instant,
     cancel: CancellationToken,
 }
 
@@ -100,12 +107,13 @@ enum Ended {
 impl Fill {
     /// Nothing is wanted yet; the receiver follows rate and troubles.
     pub fn new(config: &OriginConfig, parts: FillParts) -> (Self, watch::Receiver<FillStatus>) {
-        let FillParts { store, datasets, manifests, origins, metrics } = parts;
+        let FillParts { store, datasets, manifests, origins, metrics, demands } = parts;
         let (status, receiver) = watch::channel(FillStatus::default());
         let fetcher = Fetcher {
             store: store.clone(),
             retries: origins.retries().clone(),
             metrics: metrics.clone(),
+            demands: demands.clone(),
             buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer_bytes().unwrap_or(0)))),
             freed: Arc::new(Notify::new()),
         };
@@ -125,15 +133,10 @@ impl Fill {
             busy_since: None,
             making_room: None,
             tasks: JoinSet::new(),
-            demands: Demands::default(),
+            demands,
             status,
         };
         (fill, receiver)
-    }
-
-    /// Whose demands it hears.
-    pub fn hearing(self, demands: Demands) -> Self {
-        Self { demands, ..self }
     }
 
     /// Fetches what `wants` asks for until `shutdown`. Fails only when a task panics.
@@ -278,6 +281,7 @@ impl Fill {
                     counted: (job.want.uid.clone(), source.bytes_of(&run)),
                     run: run.clone(),
                     priority,
+                    since: now,
                     cancel: cancel.clone(),
                 };
                 self.running.insert(id, running);
@@ -297,11 +301,12 @@ impl Fill {
         if self.making_room.is_some_and(|id| self.running.contains_key(&id)) {
             return;
         }
-        // A request that only waits for the disk has no slot, and its token is cancelled.
-        let victims = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.priority < priority && !running.cancel.is_cancelled());
+        let now = Instant::now();
+        let victims = self.running.iter().filter(|(_, running)| {
+            let ends_soon = running.counted.1 <= SHORT && now - running.since < SOON;
+            // A request that only waits for the disk has no slot, and its token is cancelled.
+            running.priority < priority && !running.cancel.is_cancelled() && !ends_soon
+        });
         let Some((id, victim)) = victims.min_by_key(|(_, running)| running.priority) else { return };
         victim.cancel.cancel();
         self.making_room = Some(*id);

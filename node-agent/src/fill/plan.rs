@@ -7,9 +7,10 @@ use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Blocks that one request fetches at most: enough to make its overhead small, few
-/// enough that something more urgent need not wait long.
-pub(super) const LONGEST_RUN: u32 = 8;
+/// Blocks that one request fetches at most: 8 MiB make its overhead small. With more, the
+/// requests that run beside each other would spread over so much of a file that whoever
+/// reads it from its beginning would get little before the end.
+pub(super) const LONGEST_RUN: u32 = 2;
 
 /// Adjacent blocks of one object, fetched by one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,15 +191,23 @@ mod tests {
 
     #[test]
     fn adjacent_blocks_of_one_file_make_one_request() {
-        let manifest = manifest(&[0, 3 * BLOCK_SIZE, 1, 20 * BLOCK_SIZE]);
-        let mut plan = Plan::new((0..manifest.blocks()).filter(|number| *number != 10).collect());
+        let manifest = manifest(&[0, 3 * BLOCK_SIZE, 1, 7 * BLOCK_SIZE]);
+        let mut plan = Plan::new((0..manifest.blocks()).filter(|number| *number != 9).collect());
         let mut ranges = Vec::new();
         while let Some(run) = plan.next(&manifest, &InFlight::default()) {
             ranges.push((run.file, run.numbers.clone(), run.indices()));
         }
         assert_eq!(
             ranges,
-            [(1, 0..3, 0..3), (2, 3..4, 0..1), (3, 4..10, 0..6), (3, 11..19, 7..15), (3, 19..24, 15..20)]
+            [
+                (1, 0..2, 0..2),
+                (1, 2..3, 2..3),
+                (2, 3..4, 0..1),
+                (3, 4..6, 0..2),
+                (3, 6..8, 2..4),
+                (3, 8..9, 4..5),
+                (3, 10..11, 6..7),
+            ]
         );
     }
 
@@ -208,7 +217,7 @@ mod tests {
         let mut plan = Plan::new((0..20).collect());
         plan.urge(&[7, 8, 12, 20].into_iter().collect());
         let mut next = || plan.next(&manifest, &InFlight::default()).map(|run| run.numbers);
-        assert_eq!([next(), next(), next()], [Some(7..9), Some(12..13), Some(0..7)]);
+        assert_eq!([next(), next(), next()], [Some(7..9), Some(12..13), Some(0..2)]);
         plan.urge(&[7, 12].into_iter().collect());
         assert!(!plan.has_urgent(), "what is handed out is under way");
     }

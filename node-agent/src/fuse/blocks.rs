@@ -66,7 +66,8 @@ impl Blocks {
         Ok(block)
     }
 
-    fn keep(&self, key: Key, block: Bytes) {
+    /// Keeps a block that is good.
+    pub(super) fn keep(&self, key: Key, block: Bytes) {
         let mut kept = self.kept.lock();
         kept.bytes += block.len();
         if let Some((_, before)) = kept.blocks.push(key, block) {

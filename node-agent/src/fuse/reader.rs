@@ -111,6 +111,7 @@ impl Reader {
     async fn block(&self, file: &File<'_>, number: BlockNumber, last: BlockNumber) -> Result<Bytes, String> {
         let deadline = Instant::now() + self.parts.timeout;
         let mut again = Instant::now() + AGAIN;
+        let mut coming = self.parts.demands.wait_for(self.hash, number);
         loop {
             let mut arrived = std::pin::pin!(self.parts.arrived.notified());
             arrived.as_mut().enable();
@@ -133,7 +134,15 @@ impl Reader {
                     self.parts.timeout.as_secs_f32()
                 ));
             }
-            let _ = tokio::time::timeout(left.min(AGAIN), arrived).await;
+            tokio::select! {
+                block = coming.block() => {
+                    self.parts.blocks.keep((self.hash, number), block.clone());
+                    return Ok(block);
+                }
+                // In another way, or another block.
+                () = arrived => {}
+                () = tokio::time::sleep(left.min(AGAIN)) => {}
+            }
             if Instant::now() >= again {
                 self.demand(number..last + 1);
                 again += AGAIN;
@@ -144,6 +153,14 @@ impl Reader {
     fn demand(&self, numbers: std::ops::Range<BlockNumber>) {
         let missing = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number));
         self.parts.demands.demand(self.hash, missing);
+    }
+
+    /// A file is opened: one of a single block will be read from its beginning.
+    pub(super) fn opened(&self, index: u32) {
+        let file = self.manifest.file(index as usize);
+        if let Some(file) = file.filter(|file| file.blocks().len() == 1) {
+            self.demand(file.blocks());
+        }
     }
 
     /// Tells and counts a read that has failed.

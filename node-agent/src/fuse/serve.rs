@@ -8,8 +8,8 @@ use super::tree::{Node, Tree};
 use crate::views::{DIRECTORY_MODE, FILE_MODE};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, Request,
 };
 use hearth_fuse_device::{Kernel, SENT_AGAIN, open_backing, opened_passthrough};
 use std::ffi::OsStr;
@@ -218,6 +218,7 @@ impl Filesystem for View {
         let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
         match self.opens.open(request.unique().0, inode.0, || self.mode(index)) {
             Ok((handle, Mode::Served)) => {
+                self.reader.opened(index);
                 reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
             }
             Ok((handle, Mode::Passthrough(id))) => {
@@ -316,6 +317,21 @@ impl Filesystem for View {
             })
         });
         reply.ok();
+    }
+
+    /// Programs ask whether a file is a terminal as they open it: Python's open() does.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

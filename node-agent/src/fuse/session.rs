@@ -19,7 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads that take one mount's calls. They do not wait, so a few are enough.
 const THREADS: usize = 2;
+
+/// What the kernel asks for ahead of whoever reads on, and with it how much it asks for at a
+/// time: its own 128 KiB would make a round trip of each.
+const READ_AHEAD_KIB: u32 = 1024;
 
 /// One mounted file system: whose it is, and its device number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +130,7 @@ impl Sessions {
             let view = self.view(tree, reader, &opens);
             let session = Session::from_fd(view, device.try_clone()?, SessionACL::All, config())?;
             let id = Id { name: name.to_owned(), device: device_of(place)? };
+            read_further_ahead(id.device);
             self.run(id, &opens, session)
         };
         begun().inspect_err(|_| _ = unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW))
@@ -195,6 +200,14 @@ fn device_of(place: &Path) -> io::Result<(u32, u32)> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let found = statx(CWD, place, flags, StatxFlags::empty())?;
     Ok((found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// After the kernel's first answer, which sets its own limit.
+fn read_further_ahead((major, minor): (u32, u32)) {
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!("{setting} cannot be written, so long reads are slower: {error}");
+    }
 }
 
 /// Ends the process when a thread that takes the kernel's calls panics: in a process

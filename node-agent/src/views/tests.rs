@@ -118,9 +118,9 @@ impl World {
             manifests: Manifests::new(self.store.clone(), nobody),
             origins: self.origins.clone(),
             metrics: metrics(),
+            demands: self.views.demands(),
         };
         let (fill, _) = Fill::new(&OriginConfig::default(), parts);
-        let fill = fill.hearing(self.views.demands());
         tokio::spawn(fill.run(self.views.wants(), self.shutdown.clone()));
         tokio::spawn(self.views.clone().run(self.shutdown.clone()));
     }

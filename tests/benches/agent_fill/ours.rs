@@ -10,7 +10,7 @@ use hearth_core::wire::report::{POD_PRIORITY, Want};
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
 use hearth_node_agent::datasets::Datasets;
-use hearth_node_agent::fill::{Fill, FillParts};
+use hearth_node_agent::fill::{Demands, Fill, FillParts};
 use hearth_node_agent::manifests::Manifests;
 use hearth_node_agent::metrics::Metrics;
 use hearth_node_agent::origin::{Address, AllowedRoots, OriginError, Origins, Sink};
@@ -51,6 +51,7 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
         manifests: Manifests::new(store.clone(), watch::channel(Vec::new()).1),
         origins,
         metrics,
+        demands: Demands::default(),
     };
     let (fill, status) = Fill::new(&config, parts);
     let (wants, receiver) = watch::channel(Vec::new());

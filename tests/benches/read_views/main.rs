@@ -2,6 +2,7 @@
 //! other mounts of the same bucket.
 //!
 //! `cargo bench -p hearth-tests --bench read_views`, as root: it mounts, and empties the page cache.
+//! With `-- views` or `-- first-epoch` only those tables.
 //!
 //! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
 //! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
@@ -91,6 +92,19 @@ fn main() -> Result<()> {
 
 async fn measure(bench: &Bench<'_>) -> Result<()> {
     let _keeper = bench.driver().keeper(bench.cluster, "5m").await?;
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_chosen = |table: &str| chosen.is_empty() || chosen.iter().any(|word| word == table);
+    if is_chosen("views") {
+        views(bench).await?;
+    }
+    if is_chosen("first-epoch") {
+        fill::table(bench).await?;
+    }
+    Ok(())
+}
+
+/// Both views of what is wholly on the node.
+async fn views(bench: &Bench<'_>) -> Result<()> {
     let bucket = bench.bucket("reads")?;
     eprintln!("uploading 20,000 × 100 kB, 1 GiB and 100,000 small files…");
     for (folder, objects, size) in
@@ -161,8 +175,7 @@ async fn measure(bench: &Bench<'_>) -> Result<()> {
     }
     drop(mounted);
     driver.unpublish("fuse").await?;
-    driver.unpublish("native").await?;
-    fill::table(bench).await
+    driver.unpublish("native").await
 }
 
 /// Seconds of each work in each variant.

@@ -88,6 +88,7 @@ fn promised() -> Value {
         "locks": "EAGAIN",
         "xattrs": [],
         "getxattr": true,
+        "ioctl": "ENOTTY",
         "readahead": "none",
         "mount flags": true,
     })

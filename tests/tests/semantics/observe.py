@@ -1,5 +1,5 @@
 """Says as JSON what a program sees of a mounted dataset; each key is a line of SEMANTICS.md."""
-import ctypes, errno, fcntl, json, mmap, os, stat, sys, tempfile
+import ctypes, errno, fcntl, json, mmap, os, stat, sys, tempfile, termios
 
 root, big, small = sys.argv[1], os.path.join(sys.argv[1], sys.argv[2]), os.path.join(sys.argv[1], sys.argv[3])
 
@@ -151,6 +151,7 @@ seen = {
     "locks": locks(),
     "xattrs": xattrs(big) + xattrs(root),
     "getxattr": error(os.getxattr, big, "user.x") in ("ENODATA", "EOPNOTSUPP", "ENOTSUP"),
+    "ioctl": error(fcntl.ioctl, fd, termios.TCGETS, bytes(64)),
     "readahead": error(os.posix_fadvise, fd, 0, 0, os.POSIX_FADV_WILLNEED),
     "mount flags": os.statvfs(root).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV)
     == os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV,
