@@ -14,6 +14,7 @@ pub mod environment;
 pub mod extender;
 mod go_build;
 pub mod kube_access;
+pub mod measure;
 pub mod nodes;
 pub mod origin_proxy;
 pub mod pki;
