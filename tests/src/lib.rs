@@ -22,6 +22,7 @@ pub mod pods;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod python;
 pub mod real_nodes;
 pub mod report;
 pub mod run_dir;
