@@ -1,4 +1,5 @@
-//! Stands before the S3 server: counts what is asked of the origin, can hold requests back, and can make them fail.
+//! Stands before the S3 server: counts what is asked of the origin, can hold requests back, can make them fail, and
+//! can be far away.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +14,8 @@ use axum::serve::ListenerExt as _;
 use futures::TryStreamExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::throttle::{Line, Throttle};
 
 /// What was asked of the origin since the last [`OriginProxy::reset`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +51,8 @@ struct Shared {
     passing: watch::Sender<Option<u64>>,
     /// How many of the next GETs of objects fail with 503.
     failing: watch::Sender<u64>,
+    /// Between here and whoever asks; none is a short one.
+    line: Mutex<Option<Arc<Line>>>,
 }
 
 impl OriginProxy {
@@ -66,6 +71,7 @@ impl OriginProxy {
             counts: Mutex::default(),
             passing: watch::Sender::new(None),
             failing: watch::Sender::new(0),
+            line: Mutex::default(),
         });
         let app = axum::Router::new().fallback(forward).with_state(Arc::clone(&shared));
         // Small replies on kept connections wait 40 ms for an acknowledgement otherwise.
@@ -117,6 +123,12 @@ impl OriginProxy {
     pub fn fail_next_gets(&self, n: u64) {
         self.shared.failing.send_replace(n);
     }
+
+    /// Puts the origin far away from the requests that come from now on, or back.
+    pub fn throttle(&self, throttle: Option<Throttle>) {
+        let line = throttle.map(|throttle| Arc::new(Line::new(throttle)));
+        *self.shared.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    }
 }
 
 impl Drop for OriginProxy {
@@ -128,6 +140,10 @@ impl Drop for OriginProxy {
 impl Shared {
     fn count(&self, change: impl FnOnce(&mut OriginCounts)) {
         change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn line(&self) -> Option<Arc<Line>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn may_pass(&self) {
@@ -185,6 +201,10 @@ async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
         (None, &Method::GET) => shared.count(|c| c.lists += 1),
         _ => {}
     }
+    let line = shared.line();
+    if let Some(line) = &line {
+        line.latency().await;
+    }
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     // The headers go through untouched, `Host` among them: the signature covers it.
     let answer = shared
@@ -207,6 +227,15 @@ async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
                 c.bytes += chunk.len() as u64;
                 *c.by_object.entry(object.clone()).or_default() += chunk.len() as u64;
             });
+        }
+    });
+    let stream = stream.and_then(move |chunk| {
+        let line = line.clone();
+        async move {
+            if let Some(line) = line {
+                line.carry(chunk.len()).await;
+            }
+            Ok(chunk)
         }
     });
     let mut response = Response::new(Body::from_stream(stream));

@@ -9,6 +9,7 @@ use anyhow::Context;
 use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin};
 use hearth_core::object::{AccessDomain, Validator};
 use hearth_node_agent::store::{MinFree, Store, StoreConfig, bulk};
+use hearth_tests::measure::empty_page_cache;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -106,9 +107,4 @@ fn manifest(dataset: usize) -> anyhow::Result<Vec<u8>> {
         });
     }
     Ok(builder.finish()?.0.encode())
-}
-
-fn empty_page_cache() -> anyhow::Result<()> {
-    rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").context("the page cache can only be emptied by root")
 }

@@ -2,9 +2,10 @@
 
 use crate::job::Job;
 use crate::peers;
-use crate::work::{empty_page_cache, epoch, files, sequential};
-use crate::{Bench, median, plain, upload};
+use crate::work::{epoch, files, sequential};
+use crate::{Bench, plain, upload};
 use anyhow::Result;
+use hearth_tests::measure::{empty_page_cache, median};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,8 +42,8 @@ pub(crate) async fn table(bench: &Bench<'_>) -> Result<()> {
                     "plain client" => plain(bench, &folder, objects, size).await?,
                     "hearth" => ours(bench, &folder).await?,
                     peer => {
-                        let mounted =
-                            peers::mount(peer, bench.s3(), &folder, &bench.directory().join(&folder)).await?;
+                        let directory = bench.directory().join(&folder);
+                        let mounted = peers::mount(peer, bench.s3().endpoint(), &folder, &directory).await?;
                         let root = mounted.root.join(FOLDER);
                         tokio::task::spawn_blocking(move || read(&root)).await??
                     }

@@ -6,7 +6,7 @@
 //!
 //! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
 //! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
-//! is the noise. Peers (s3fs, rclone) take part where they are installed.
+//! is the noise. Peers (s3fs, rclone, Mountpoint for S3) take part where they are installed.
 
 #[path = "../report_load/cpu.rs"]
 mod cpu;
@@ -22,13 +22,14 @@ mod work;
 
 use anyhow::{Context, Result};
 use hearth_tests::cluster::{Cluster, nodes};
+use hearth_tests::measure::{empty_page_cache, median};
 use hearth_tests::s3::{Bucket, S3};
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use work::{ALL, Work, empty_page_cache};
+use work::{ALL, Work};
 
 const NODE: &str = "node-1";
 const ROUNDS: usize = 5;
@@ -141,7 +142,7 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
     ];
     let mut mounted = Vec::new();
     for name in peers::NAMES.into_iter().filter(|name| peers::is_installed(name)) {
-        let peer = peers::mount(name, bench.s3(), "reads", &bench.directory().join(name)).await?;
+        let peer = peers::mount(name, bench.s3().endpoint(), "reads", &bench.directory().join(name)).await?;
         eprintln!("filling the cache of {name}…");
         let root = peer.root.join("all");
         let filled = root.clone();
@@ -152,7 +153,7 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
             Ok(())
         })
         .await??;
-        variants.push(Variant { name: peer.name.to_owned(), root, rounds: PEER_ROUNDS });
+        variants.push(Variant { name: name.to_owned(), root, rounds: PEER_ROUNDS });
         mounted.push(peer);
     }
     for is_cold in [false, true] {
@@ -209,12 +210,6 @@ fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
         rows.push((work, results.into_iter().map(|seconds| median(seconds.into_iter())).collect()));
     }
     Ok(rows)
-}
-
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use hearth_tests::process::{Process, Program};
-use hearth_tests::s3::{ACCESS_KEY, S3, SECRET_KEY};
+use hearth_tests::s3::{ACCESS_KEY, REGION, SECRET_KEY};
 use hearth_tests::wait::eventually;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,20 +15,38 @@ const MOUNT: Duration = Duration::from_secs(30);
 
 /// A mount that ends with this value.
 pub(crate) struct Peer {
-    pub(crate) name: &'static str,
     pub(crate) root: PathBuf,
     _process: Process,
 }
 
-/// All that are installed.
-pub(crate) const NAMES: [&str; 2] = ["s3fs", "rclone"];
+impl Peer {
+    /// Starts the program, and waits until it has mounted `root`.
+    pub(crate) async fn start(name: &str, program: &Program, root: PathBuf) -> Result<Self> {
+        let mut process = program.start()?;
+        eventually(&format!("{name} to be mounted"), MOUNT, async || {
+            process.check_running()?;
+            let mounts = fs::read_to_string("/proc/self/mounts")?;
+            ensure!(
+                mounts.contains(root.to_str().context("a path is not UTF-8")?),
+                "{}",
+                process.log_tail(5)
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(Self { root, _process: process })
+    }
+}
+
+/// Those that are known here.
+pub(crate) const NAMES: [&str; 3] = ["s3fs", "rclone", "mount-s3"];
 
 pub(crate) fn is_installed(name: &str) -> bool {
     Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Mounts `bucket` with an empty cache below `directory`.
-pub(crate) async fn mount(name: &'static str, s3: &S3, bucket: &str, directory: &Path) -> Result<Peer> {
+/// Mounts `bucket` of the S3 server at `endpoint` with an empty cache below `directory`. All are told that nothing changes.
+pub(crate) async fn mount(name: &str, endpoint: &str, bucket: &str, directory: &Path) -> Result<Peer> {
     let (root, cache) = (directory.join("mount"), directory.join("cache"));
     fs::create_dir_all(&root)?;
     fs::create_dir_all(&cache)?;
@@ -40,7 +58,7 @@ pub(crate) async fn mount(name: &'static str, s3: &S3, bucket: &str, directory: 
             fs::set_permissions(&password, Permissions::from_mode(0o600))?;
             let option = |program: Program, text: String| program.arg("-o").arg(text);
             [
-                format!("url={}", s3.endpoint()),
+                format!("url={endpoint}"),
                 "use_path_request_style".to_owned(),
                 format!("use_cache={}", cache.display()),
                 format!("passwd_file={}", password.display()),
@@ -49,10 +67,22 @@ pub(crate) async fn mount(name: &'static str, s3: &S3, bucket: &str, directory: 
             .into_iter()
             .fold(program.arg(bucket).arg(&root).arg("-f"), option)
         }
+        "mount-s3" => program
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .arg(bucket)
+            .arg(&root)
+            .arg("--foreground")
+            .arg("--read-only")
+            .arg("--force-path-style")
+            .flag("region", REGION)
+            .flag("endpoint-url", endpoint)
+            .flag("cache", &cache)
+            .flag("metadata-ttl", "indefinite"),
         _ => program
             .env("RCLONE_CONFIG_S3_TYPE", "s3")
             .env("RCLONE_CONFIG_S3_PROVIDER", "Other")
-            .env("RCLONE_CONFIG_S3_ENDPOINT", s3.endpoint())
+            .env("RCLONE_CONFIG_S3_ENDPOINT", endpoint)
             .env("RCLONE_CONFIG_S3_ACCESS_KEY_ID", ACCESS_KEY)
             .env("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("RCLONE_CONFIG", directory.join("none"))
@@ -65,13 +95,5 @@ pub(crate) async fn mount(name: &'static str, s3: &S3, bucket: &str, directory: 
             .flag("dir-cache-time", "24h")
             .arg("--read-only"),
     };
-    let mut process = program.start()?;
-    eventually(&format!("{name} to be mounted"), MOUNT, async || {
-        process.check_running()?;
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        ensure!(mounts.contains(root.to_str().context("a path is not UTF-8")?), "{}", process.log_tail(5));
-        Ok(())
-    })
-    .await?;
-    Ok(Peer { name, root, _process: process })
+    Peer::start(name, &program, root).await
 }

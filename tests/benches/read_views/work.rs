@@ -1,7 +1,7 @@
 //! What programs do with training data, and how long it takes them.
 
 use anyhow::{Context, Result};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -133,10 +133,4 @@ fn walk(root: &Path) -> Result<Duration> {
     }
     std::hint::black_box(bytes);
     Ok(started.elapsed())
-}
-
-/// Nothing of any file is in memory afterwards.
-pub(crate) fn empty_page_cache() -> Result<()> {
-    rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot empty the page cache: it takes root")
 }

@@ -6,24 +6,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use hearth_tests::cluster::nodes;
+use hearth_tests::python;
 use hearth_tests::volumes::{self, Driver};
 use serde_json::json;
 
 const NODE: &str = "node-1";
 const BLOCK: usize = hearth_core::block::BLOCK_SIZE as usize;
 
-/// A Python that has PyTorch: the first one, or Debian's behind it.
-fn python() -> Option<&'static str> {
-    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
-        let imported = Command::new(python).args(["-c", "import torch"]).output();
-        imported.is_ok_and(|output| output.status.success())
-    })
-}
-
 /// What the loop says that it has read below `root`.
 fn looped(root: &Path) -> Result<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/loop.py");
-    let python = python().context("there is no PyTorch any more")?;
+    let python = python::with_torch().context("there is no PyTorch any more")?;
     let output = Command::new(python).arg(script).arg(root).output().context("cannot start python3")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
@@ -47,7 +40,7 @@ fn weights(random: &mut fastrand::Rng) -> Vec<u8> {
 
 #[test]
 fn a_training_loop_reads_what_the_origin_has() -> Result<()> {
-    if python().is_none() {
+    if python::with_torch().is_none() {
         eprintln!("no PyTorch (Debian's python3-torch), so nothing was read by it");
         return Ok(());
     }
