@@ -47,7 +47,7 @@ pub(crate) fn head() {
 
 pub(crate) async fn rows(driver: &Driver, pod: &Pod, rows: &[Row], is_cold: bool) -> Result<()> {
     for row in rows {
-        // The first one of a version is not like those that follow; see the row of its own.
+        // The first one may read what is not in memory yet: it is shown apart.
         let first = once(driver, pod, row, 0).await?;
         let mut all = Vec::with_capacity(RUNS);
         for run in 1..=RUNS {
@@ -61,7 +61,7 @@ pub(crate) async fn rows(driver: &Driver, pod: &Pod, rows: &[Row], is_cold: bool
         calls.sort();
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         println!(
-            "{:36} {:>10} {:>8.1} {:>8.1} {:>8.1} {:>14.1}   (before: {:.1})",
+            "{:36} {:>10} {:>8.1} {:>8.1} {:>8.1} {:>14.1}   (the first: {:.1})",
             row.name,
             if is_cold { "cold" } else { "warm" },
             ms(all[RUNS / 2].byte),
