@@ -275,7 +275,8 @@ pub(crate) fn origin(bucket: &Bucket, folder: &str, endpoint: impl Into<Value>) 
 }
 
 /// The Secret, and the grant to the agents to read it.
-pub(crate) fn credentials() -> String {
+#[must_use]
+pub fn credentials() -> String {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": "s3-credentials", "namespace": USER},

@@ -130,26 +130,30 @@ impl ManifestBuilder {
     /// Sorts, numbers and checks what was pushed.
     pub fn finish(mut self) -> Result<(Manifest, Skipped), TooManyBlocks> {
         self.objects.sort_by(|a, b| path_order(&a.path, &b.path));
-        let mut kept: Vec<ListedObject> = Vec::with_capacity(self.objects.len());
+        let mut manifest = Manifest::empty(self.domain, self.origins);
+        manifest.rows.reserve_exact(self.objects.len());
+        // The one before is taken when the next one is known. A list of those that are kept
+        // would be as large as the listing.
+        let mut before: Option<ListedObject> = None;
         for object in self.objects {
-            if let Some(last) = kept.last() {
+            if let Some(last) = before.take() {
                 if last.path == object.path {
                     self.skipped.add(&object.path, SkipReason::Duplicate);
+                    before = Some(last);
                     continue;
                 }
                 // Path order puts a directory's files right behind a file of its
                 // name. Dropping that one file loses least.
                 if path::is_below(&object.path, &last.path) {
                     self.skipped.add(&last.path, SkipReason::IsDirectory);
-                    kept.pop();
+                } else {
+                    manifest.append_object(last)?;
                 }
             }
-            kept.push(object);
+            before = Some(object);
         }
-        let mut manifest = Manifest::empty(self.domain, self.origins);
-        manifest.rows.reserve_exact(kept.len());
-        for object in kept {
-            manifest.append(&object.path, object.origin, object.size, object.modified, object.validator)?;
+        if let Some(last) = before {
+            manifest.append_object(last)?;
         }
         Ok((manifest, self.skipped))
     }
@@ -158,6 +162,10 @@ impl ManifestBuilder {
 impl Manifest {
     pub(super) fn empty(domain: AccessDomain, origins: Vec<ManifestOrigin>) -> Self {
         Self { domain, origins, paths: String::new(), rows: Vec::new(), blocks: 0, bytes: 0 }
+    }
+
+    fn append_object(&mut self, object: ListedObject) -> Result<(), TooManyBlocks> {
+        self.append(&object.path, object.origin, object.size, object.modified, object.validator)
     }
 
     /// Appends a file behind all others; the caller has checked order and path.

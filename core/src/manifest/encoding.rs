@@ -21,6 +21,8 @@ pub const LONGEST_ENCODING: usize = 1 << 30;
 
 const MAGIC: &[u8; 8] = b"HEARTHMF";
 const MAX_ORIGINS: usize = 1024;
+/// Bytes that hardly any file's encoding is shorter than.
+const SHORT_FILE: usize = 24;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -116,6 +118,10 @@ impl Manifest {
         let (count, mut rest) = postcard::take_from_bytes::<u64>(rest)
             .map_err(|_| at(0, "its number of files cannot be read"))?;
         let mut manifest = Self::empty(header.domain, header.origins);
+        // Room that can be foreseen is not grown into: every step of that would leave a hole behind.
+        let files = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len() / SHORT_FILE);
+        manifest.rows.reserve_exact(files);
+        manifest.paths.reserve(rest.len());
         let mut path = String::new();
         for number in 0..count {
             let (file, behind) = postcard::take_from_bytes::<EncodedFile<'_>>(rest)
@@ -148,6 +154,7 @@ impl Manifest {
         if !rest.is_empty() {
             return Err(at(count, "more bytes follow the last file"));
         }
+        manifest.paths.shrink_to_fit();
         Ok(manifest)
     }
 }

@@ -177,7 +177,9 @@ impl Filesystem for View {
         let good = InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_ASYNC_DIO;
+            | InitFlags::FUSE_ASYNC_DIO
+            // Containers with user namespaces of their own mount a volume with its owners mapped.
+            | InitFlags::FUSE_ALLOW_IDMAP;
         let _ = config.add_capabilities(good & config.capabilities());
         // 2: the store may lie on an overlay itself.
         self.passthrough = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()

@@ -89,16 +89,23 @@ pub(super) struct Manifests {
     disk: Arc<dyn Disk>,
     layout: Layout,
     decoded: Mutex<Decoded>,
+    /// Held while one is decoded, which takes its encoding's memory besides its own. Whoever
+    /// waits for the same one finds it done, so that there is one copy of it.
+    decoding: Mutex<()>,
 }
 
 impl Manifests {
     pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout) -> Self {
-        Self { disk, layout, decoded: Mutex::default() }
+        Self { disk, layout, decoded: Mutex::default(), decoding: Mutex::default() }
     }
 
     /// Checks the bytes and writes them, durably.
     pub(super) fn store(&self, hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
-        let manifest = Arc::new(decode(hash, bytes)?);
+        let _decoding = self.decoding.lock();
+        let manifest = match self.in_use(hash) {
+            Some(manifest) => check(hash, bytes).map(|()| manifest)?,
+            None => Arc::new(decode(hash, bytes)?),
+        };
         let (temporary, path) = (self.layout.new_manifest(hash), self.layout.manifest(hash));
         let written = || {
             let (file, _) = self.disk.open(&temporary, true)?;
@@ -127,15 +134,24 @@ impl Manifests {
 
     /// The decoded manifest; `None` when there is no such file.
     pub(super) fn load(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
-        let in_use = self.decoded.lock().in_use.get(hash).and_then(Weak::upgrade);
-        if let Some(manifest) = in_use {
-            self.keep(*hash, &manifest);
+        if let Some(manifest) = self.in_use(hash) {
+            return Ok(Some(manifest));
+        }
+        let _decoding = self.decoding.lock();
+        if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
         let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
         let manifest = Arc::new(decode(hash, &bytes)?);
         self.keep(*hash, &manifest);
         Ok(Some(manifest))
+    }
+
+    /// One that is decoded already.
+    fn in_use(&self, hash: &ManifestHash) -> Option<Arc<Manifest>> {
+        let manifest = self.decoded.lock().in_use.get(hash).and_then(Weak::upgrade)?;
+        self.keep(*hash, &manifest);
+        Some(manifest)
     }
 
     /// First block numbers of the manifest's files that are this object.

@@ -138,6 +138,28 @@ fn a_dataset_can_take_a_manifest_over() {
 }
 
 #[test]
+fn there_is_one_copy_of_a_manifest_in_memory() {
+    let disk = FakeDisk::default();
+    let names: Vec<String> = (0..5_000).map(|number| format!("{number:04}")).collect();
+    let files: Vec<(&str, &str, u64)> = names.iter().map(|name| (name.as_str(), "1", 10)).collect();
+    let version = Version::new("ns", &files);
+    version.put(&open(&disk)).unwrap();
+    let store = open(&disk);
+    let copy = || store.manifest(&version.hash).unwrap().unwrap();
+    let all_at_once = std::sync::Barrier::new(8);
+    let copies: Vec<_> = std::thread::scope(|scope| {
+        let wait_and_copy = || {
+            all_at_once.wait();
+            copy()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(wait_and_copy)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    store.put_manifest(version.hash, "ns/other", &version.bytes).unwrap();
+    assert!(copies.iter().all(|one| Arc::ptr_eq(one, &copy())));
+}
+
+#[test]
 fn writers_of_one_store_share_commits() {
     let disk = FakeDisk::default();
     let names: Vec<String> = (0..200).map(|number| format!("{number:03}")).collect();

@@ -1,0 +1,151 @@
+//! How much memory an agent takes with a large dataset mounted that is not on the node:
+//! its manifest is in memory, and the kernel asks for names and bytes.
+//!
+//! `cargo bench -p hearth-tests --bench agent_memory`, as root: it mounts. `HEARTH_BENCH_FILES` names
+//! another number of files than the usual ones.
+//!
+//! Everything is real but the objects: an agent as it is shipped lists a bucket of an S3
+//! server that makes names and content when it is asked, so that ten million files are there
+//! in no time. The agent that listed is stopped, and what is measured is another process:
+//! what a listing takes is a column of its own, since one agent of a cluster lists.
+
+mod origin;
+
+use anyhow::{Context, Result, bail, ensure};
+use hearth_tests::cluster::{Cluster, nodes};
+use hearth_tests::datasets::credentials;
+use hearth_tests::volumes::{self, Driver};
+use hearth_tests::wait::eventually;
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+
+const NODE: &str = "node-1";
+const DATASET: &str = "many";
+const SIZES: [usize; 3] = [1_000_000, 3_000_000, 10_000_000];
+/// Files that are looked at.
+const WALKED: usize = 200_000;
+/// Ten million names are listed in minutes.
+const LISTING: Duration = Duration::from_secs(1200);
+
+fn main() -> Result<()> {
+    if !volumes::has_own_mounts() {
+        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
+    }
+    let sizes = match std::env::var("HEARTH_BENCH_FILES") {
+        Ok(text) => vec![text.parse().context("HEARTH_BENCH_FILES is not a number")?],
+        Err(_) => SIZES.to_vec(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    println!("resident memory of the agent, MiB; peaks since its start in brackets");
+    println!(
+        "{:>12} {:>10} {:>10} {:>12} {:>16} {:>16} {:>16}",
+        "files", "manifest", "listing", "started", "mounted", "walked", "fetching"
+    );
+    for files in sizes {
+        let config = json!({"csi": {"enabled": true}});
+        let mut cluster =
+            runtime.block_on(Cluster::start("agent-memory", &nodes(1).agent_config(&config)))?;
+        let measured = runtime.block_on(measure(&mut cluster, files));
+        if measured.is_err() {
+            eprintln!("{}", runtime.block_on(cluster.describe()));
+        }
+        measured?;
+        runtime.block_on(async { cluster.finish() });
+    }
+    Ok(())
+}
+
+async fn measure(cluster: &mut Cluster, files: usize) -> Result<()> {
+    let origin = origin::start(files).await?;
+    let driver = Driver::of(cluster, NODE);
+    let _keeper = driver.keeper(cluster, "5m").await?;
+    list(cluster, &origin.endpoint).await?;
+    let lister = Memory::of(cluster)?;
+    cluster.agent(NODE)?.stop().await?;
+    cluster.agent(NODE)?.start().await?;
+    cluster.agent(NODE)?.ready().await?;
+    let started = Memory::of(cluster)?;
+    let target = driver.publish("reader", &json!({"dataset": DATASET})).await?;
+    ensure!(driver.kind("reader")? == "fuse.hearth", "it is {}", driver.kind("reader")?);
+    let mounted = Memory::of(cluster)?;
+    tokio::task::block_in_place(|| walk(&target))?;
+    let walked = Memory::of(cluster)?;
+    // What is wanted is fetched all the while.
+    origin.answered(origin::MANY_GETS).await?;
+    let fetching = Memory::of(cluster)?;
+    println!(
+        "{files:>12} {:>10} {:>10} {:>12} {:>16} {:>16} {:>16}",
+        encoding(cluster)? >> 20,
+        lister.peak,
+        started.resident,
+        mounted.text(),
+        walked.text(),
+        fetching.text(),
+    );
+    driver.unpublish("reader").await
+}
+
+async fn list(cluster: &Cluster, endpoint: &str) -> Result<()> {
+    cluster.kube.apply(&credentials()).await?;
+    let origin = json!({
+        "uri": format!("s3://{}/{}", origin::BUCKET, origin::FOLDER),
+        "secretRef": {"name": "s3-credentials"},
+        "options": {"endpoint": endpoint, "region": "us-east-1"},
+    });
+    // Never: the agent that is measured is not to list.
+    cluster.dataset(DATASET, json!({"origins": [origin], "refresh": "Never"})).await?;
+    eventually("it to be listed", LISTING, async || {
+        let status = cluster.resource("dataset", DATASET).await?["status"].clone();
+        match status["version"]["manifest"].as_str() {
+            Some(_) => Ok(()),
+            None => bail!("{status}"),
+        }
+    })
+    .await
+}
+
+/// Looks at so many files, as a program does that reads in the order of the directories.
+fn walk(target: &Path) -> Result<()> {
+    let mut seen = 0;
+    for entry in walkdir::WalkDir::new(target) {
+        let entry = entry?;
+        if entry.metadata()?.is_file() {
+            seen += 1;
+        }
+        if seen == WALKED {
+            return Ok(());
+        }
+    }
+    bail!("{seen} files are there")
+}
+
+/// Bytes of the one manifest that is stored.
+fn encoding(cluster: &Cluster) -> Result<u64> {
+    let manifests = cluster.dir().join(format!("agent-{NODE}/store/manifests"));
+    let files = std::fs::read_dir(manifests)?.map(|entry| Ok(entry?.metadata()?.len()));
+    files.collect::<Result<Vec<u64>>>()?.into_iter().max().context("there is no manifest")
+}
+
+/// Of the agent's process, MiB.
+struct Memory {
+    resident: u64,
+    peak: u64,
+}
+
+impl Memory {
+    fn of(cluster: &mut Cluster) -> Result<Self> {
+        let pid = cluster.agent(NODE)?.pid().context("the agent does not run")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = |name: &str| -> Result<u64> {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let value = value.with_context(|| format!("/proc/{pid}/status has no {name}"))?;
+            Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? >> 10)
+        };
+        Ok(Self { resident: line("VmRSS")?, peak: line("VmHWM")? })
+    }
+
+    fn text(&self) -> String {
+        format!("{} ({})", self.resident, self.peak)
+    }
+}
