@@ -8,6 +8,7 @@ pub mod annotation;
 pub mod block;
 pub mod claim;
 pub mod decide;
+pub mod evict;
 pub mod explain;
 pub mod hold;
 pub mod index;
