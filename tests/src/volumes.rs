@@ -30,6 +30,9 @@ use crate::wait::eventually;
 /// Set inside the test's own mount namespace.
 const INSIDE: &str = "HEARTH_OWN_MOUNTS";
 
+/// Longest time that a benchmark may take.
+const BENCH: Duration = Duration::from_secs(3600);
+
 /// kubelet gives a call two minutes.
 const CALL: Duration = Duration::from_secs(120);
 
@@ -39,7 +42,7 @@ const CALL: Duration = Duration::from_secs(120);
 /// Those of the test.
 pub fn e2e(options: ClusterOptions, test: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
     if has_own_mounts() {
-        return cluster::e2e(&options.agent_config(&json!({"csi": {"enabled": true}})), test);
+        return cluster::e2e(&mounting(options), test);
     }
     if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
         eprintln!("nothing was mounted, and nothing tested with mounts: it takes root and /dev/fuse");
@@ -48,6 +51,21 @@ pub fn e2e(options: ClusterOptions, test: impl AsyncFnOnce(&mut Cluster) -> Resu
     // libtest names a test's thread after the test.
     let name = std::thread::current().name().context("the test has no name")?.to_owned();
     own_mounts(&["--exact", &name, "--nocapture"])
+}
+
+/// Runs a benchmark whose agents mount: this program once more, in a mount namespace of its own.
+///
+/// # Errors
+/// Those of the benchmark.
+pub fn bench(options: ClusterOptions, measure: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    match has_own_mounts() {
+        true => cluster::e2e(&mounting(options).more_time(BENCH), measure),
+        false => own_mounts(&std::env::args().skip(1).collect::<Vec<_>>()),
+    }
+}
+
+fn mounting(options: ClusterOptions) -> ClusterOptions {
+    options.agent_config(&json!({"csi": {"enabled": true}}))
 }
 
 /// Whether this program runs in a mount namespace of its own already.

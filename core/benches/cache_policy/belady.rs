@@ -1,7 +1,7 @@
 //! What knowing the future would give: who is read last goes, and who would be read
 //! later than all that are held is not taken in.
 
-use super::Object;
+use crate::cache::Object;
 use std::collections::{BTreeSet, HashMap};
 
 /// The hits among the requests after the first `uncounted`.

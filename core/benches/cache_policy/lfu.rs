@@ -1,6 +1,6 @@
 //! Who was read least often goes, and of those who was read the longest ago.
 
-use super::{Cache, Object};
+use crate::cache::{Cache, Object};
 use std::collections::{BTreeSet, HashMap};
 
 pub(crate) struct Lfu {

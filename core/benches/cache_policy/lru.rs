@@ -1,6 +1,6 @@
 //! Who was read the longest ago goes.
 
-use super::{Cache, Object};
+use crate::cache::{Cache, Object};
 use std::collections::{BTreeSet, HashMap};
 
 pub(crate) struct Lru {

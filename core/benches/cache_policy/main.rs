@@ -6,24 +6,20 @@
 //! Objects have one size, and what is drawn comes from seeds: every run prints the same.
 
 mod belady;
+mod cache;
 mod lfu;
 mod lru;
 mod ours;
 mod requests;
 mod s3_fifo;
 
+use cache::Cache;
 use lfu::Lfu;
 use lru::Lru;
 use ours::Ours;
-use requests::{Object, Requests};
+use requests::Requests;
 use s3_fifo::S3Fifo;
 use std::time::Instant;
-
-/// A cache of objects of one size.
-pub(crate) trait Cache {
-    /// Reads an object; whether it was there.
-    fn read(&mut self, object: Object) -> bool;
-}
 
 fn main() {
     println!("percent of requests that find their object; and ours less the best of LRU to S3-FIFO");

@@ -1,6 +1,7 @@
-//! Hearth's decisions, on the node of pods that read one dataset or two.
+//! Hearth's decisions, on the node of pods that read one dataset or two. The tests of the
+//! policy use them, too.
 
-use super::{Cache, Object};
+use crate::cache::{Cache, Object};
 use fastrand::Rng;
 use hearth_core::evict::{Held, Readings, SAMPLE, displaced};
 use hearth_core::index::Millis;
@@ -15,7 +16,7 @@ pub(crate) struct Ours {
     readings: [Readings; 2],
     /// The first object of the second dataset.
     second: Object,
-    held: Vec<Object>,
+    pub(crate) held: Vec<Object>,
     places: HashMap<Object, usize>,
     now: Millis,
     rng: Rng,
@@ -65,7 +66,7 @@ impl Cache for Ours {
 }
 
 /// Names are hashes.
-fn id(object: Object) -> ObjectId {
+pub(crate) fn id(object: Object) -> ObjectId {
     let mut rng = Rng::with_seed(object.into());
     let mut bytes = [0; 16];
     rng.fill(&mut bytes);

@@ -1,9 +1,7 @@
 //! What is read, in which order. Every number is drawn from a seed.
 
+use crate::cache::Object;
 use fastrand::Rng;
-
-/// An object, by its number; those of a second dataset follow those of the first.
-pub(crate) type Object = u32;
 
 /// Requests, and how many of them come before hits are counted.
 pub(crate) struct Requests {
@@ -122,16 +120,8 @@ fn scan_across() -> Requests {
     let from = hot.len() / 3;
     let scanned = DATASET * 4;
     let requests = crossed(&hot, from, DATASET..DATASET + scanned);
-    let uncounted = from;
-    let name = "a scan of another dataset across hot data".into();
-    Requests {
-        name,
-        objects: requests,
-        uncounted,
-        space: DATASET as usize / 4,
-        second: DATASET,
-        end: DATASET + scanned,
-    }
+    let row = one("a scan of another dataset across hot data".into(), DATASET / 4, requests);
+    Requests { uncounted: from, end: DATASET + scanned, ..row }
 }
 
 /// A tenth of a dataset is hot, and the whole of it is read through now and then.
@@ -143,16 +133,8 @@ fn scan_within() -> Requests {
         let hot: Vec<Object> = (0..DATASET * 2).map(|_| rng.u32(0..hot)).collect();
         requests.extend(crossed(&hot, hot.len() / 2, 0..DATASET));
     }
-    let uncounted = requests.len() / 6;
-    let name = "scans of a dataset across its hot tenth".into();
-    Requests {
-        name,
-        objects: requests,
-        uncounted,
-        space: DATASET as usize / 8,
-        second: DATASET,
-        end: DATASET,
-    }
+    // A sixth of them, as everywhere.
+    one("scans of a dataset across its hot tenth".into(), DATASET / 8, requests)
 }
 
 /// A scan goes between requests from there on, one by one.

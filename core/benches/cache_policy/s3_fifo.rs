@@ -1,7 +1,7 @@
 //! S3-FIFO (Yang and others, SOSP 2023): a small queue for the new, a main queue for
 //! those read again, and the names of those who left the small one.
 
-use super::{Cache, Object};
+use crate::cache::{Cache, Object};
 use std::collections::{HashMap, VecDeque};
 
 /// Most readings that are counted.

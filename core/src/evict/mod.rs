@@ -21,8 +21,6 @@ mod readings;
 mod reuse;
 mod room;
 mod standing;
-#[cfg(test)]
-mod tests;
 
 pub use displace::{Held, SAMPLE, displaced};
 pub use heat::Heat;

@@ -14,6 +14,7 @@ mod plain;
 mod upload;
 
 use anyhow::Context;
+use hearth_tests::measure::median;
 use hearth_tests::s3::S3;
 use job::{Job, Measured};
 use std::path::Path;
@@ -72,8 +73,10 @@ async fn measure() -> anyhow::Result<()> {
             }
         }
         let bytes = (objects * size) as f64;
-        let rate = |runs: &[Measured]| bytes / f64::from(1 << 20) / median(runs, |run| run.seconds);
-        let cpu = |runs: &[Measured]| median(runs, |run| run.cpu_seconds) / (bytes / f64::from(1 << 30));
+        let rate =
+            |runs: &[Measured]| bytes / f64::from(1 << 20) / median(runs.iter().map(|run| run.seconds));
+        let cpu =
+            |runs: &[Measured]| median(runs.iter().map(|run| run.cpu_seconds)) / (bytes / f64::from(1 << 30));
         let [ours, plain] = &results;
         println!(
             "{:28} {:>9.0} {:>9.0} {:>9.2} {:>9.2} {:>9.2}",
@@ -112,10 +115,4 @@ fn empty(directory: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir_all(directory)?;
     }
     Ok(std::fs::create_dir_all(directory)?)
-}
-
-fn median(runs: &[Measured], value: impl Fn(&Measured) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

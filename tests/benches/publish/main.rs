@@ -50,19 +50,7 @@ fn file(number: usize) -> String {
 }
 
 fn main() -> Result<()> {
-    if !volumes::has_own_mounts() {
-        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let config = json!({"csi": {"enabled": true}});
-    let cluster = runtime.block_on(Cluster::start("publish", &nodes(1).agent_config(&config)))?;
-    let measured = runtime.block_on(measure(&cluster));
-    if measured.is_err() {
-        eprintln!("{}", runtime.block_on(cluster.describe()));
-    }
-    measured?;
-    runtime.block_on(async { cluster.finish() });
-    Ok(())
+    volumes::bench(nodes(1), async |cluster| measure(cluster).await)
 }
 
 async fn measure(cluster: &Cluster) -> Result<()> {

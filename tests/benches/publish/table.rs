@@ -2,6 +2,7 @@
 
 use crate::{FILES, FILES_OF_PART, file};
 use anyhow::{Context, Result, ensure};
+use hearth_tests::measure::{empty_page_cache, median};
 use hearth_tests::volumes::Driver;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -31,7 +32,7 @@ pub(crate) struct Row {
 }
 
 /// How long the call took, and a file's first byte with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Took {
     byte: Duration,
     call: Duration,
@@ -56,18 +57,16 @@ pub(crate) async fn rows(driver: &Driver, pod: &Pod, rows: &[Row], is_cold: bool
             }
             all.push(once(driver, pod, row, run as u64).await.with_context(|| row.name)?);
         }
-        all.sort();
-        let mut calls: Vec<Duration> = all.iter().map(|took| took.call).collect();
-        calls.sort();
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        let bytes = || all.iter().map(|took| ms(took.byte));
         println!(
             "{:36} {:>10} {:>8.1} {:>8.1} {:>8.1} {:>14.1}   (the first: {:.1})",
             row.name,
             if is_cold { "cold" } else { "warm" },
-            ms(all[RUNS / 2].byte),
-            ms(all[0].byte),
-            ms(all[RUNS - 1].byte),
-            ms(calls[RUNS / 2]),
+            median(bytes()),
+            bytes().fold(f64::INFINITY, f64::min),
+            bytes().fold(0.0, f64::max),
+            median(all.iter().map(|took| ms(took.call))),
             ms(first.byte),
         );
     }
@@ -108,10 +107,4 @@ fn a_file(row: &Row, seed: u64) -> Result<String> {
 fn first_byte(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     file.read_exact_at(&mut [0], 0).context("it has no byte")
-}
-
-/// Nothing of any file is in memory afterwards.
-fn empty_page_cache() -> Result<()> {
-    rustix::fs::sync();
-    std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot empty the page cache: it takes root")
 }

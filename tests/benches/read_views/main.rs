@@ -75,20 +75,7 @@ struct Variant {
 }
 
 fn main() -> Result<()> {
-    if !volumes::has_own_mounts() {
-        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let config = json!({"csi": {"enabled": true}});
-    let cluster = runtime.block_on(Cluster::start("read-views", &nodes(1).agent_config(&config)))?;
-    let bench = Bench { cluster: &cluster };
-    let measured = runtime.block_on(measure(&bench));
-    if measured.is_err() {
-        eprintln!("{}", runtime.block_on(cluster.describe()));
-    }
-    measured?;
-    runtime.block_on(async { cluster.finish() });
-    Ok(())
+    volumes::bench(nodes(1), async |cluster| measure(&Bench { cluster }).await)
 }
 
 async fn measure(bench: &Bench<'_>) -> Result<()> {

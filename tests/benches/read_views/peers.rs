@@ -86,6 +86,8 @@ pub(crate) async fn mount(name: &str, endpoint: &str, bucket: &str, directory: &
             .env("RCLONE_CONFIG_S3_ACCESS_KEY_ID", ACCESS_KEY)
             .env("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("RCLONE_CONFIG", directory.join("none"))
+            // With one that is not asked for here it does not start.
+            .env("AWS_CA_BUNDLE", "")
             .arg("mount")
             .arg(format!("s3:{bucket}"))
             .arg(&root)

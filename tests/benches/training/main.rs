@@ -48,19 +48,7 @@ fn main() -> Result<()> {
         eprintln!("no PyTorch (Debian's python3-torch), so nothing was trained");
         return Ok(());
     }
-    if !volumes::has_own_mounts() {
-        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let config = json!({"csi": {"enabled": true}});
-    let cluster = runtime.block_on(Cluster::start("training", &nodes(1).agent_config(&config)))?;
-    let measured = runtime.block_on(measure(&cluster));
-    if measured.is_err() {
-        eprintln!("{}", runtime.block_on(cluster.describe()));
-    }
-    measured?;
-    runtime.block_on(async { cluster.finish() });
-    Ok(())
+    volumes::bench(nodes(1), async |cluster| measure(cluster).await)
 }
 
 async fn measure(cluster: &Cluster) -> Result<()> {

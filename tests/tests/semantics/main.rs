@@ -165,6 +165,10 @@ fn both_views_keep_what_is_promised() -> Result<()> {
         let bytes: u64 = content().values().map(|bytes| bytes.len() as u64).sum();
         ensure!(size(&fuse)?.div_ceil(4096) == bytes.div_ceil(4096), "{} of {bytes} bytes", size(&fuse)?);
         ensure!(size(&native)? == size(cluster.dir())?, "{} of {}", size(&native)?, size(cluster.dir())?);
+        let device = rustix::fs::stat(&fuse)?.st_dev;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let ahead = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"))?;
+        ensure!(ahead.trim() == "1024", "the kernel reads {} KiB ahead in a FUSE view", ahead.trim());
         driver.unpublish("cold").await?;
         driver.unpublish("warm").await
     })
