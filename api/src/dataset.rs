@@ -163,11 +163,26 @@ pub struct CacheSpec {
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("quota must be a positive quantity of bytes, such as 500Gi"))]
     pub quota: Option<String>,
 
+    /// Whether the current version, and those that pods read, stay on nodes that have them
+    /// whatever else needs room there. A dataset that is deleted goes anyway.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pinned: bool,
+
+    /// What goes first when a node has no room: of datasets that nobody there needs, and of
+    /// those that are needed alike, the ones of lower priority. -1000 to 1000; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
+
     /// Labels that a node must have for warm-ups to cache the dataset there; every
     /// node when empty. Pods still read it wherever they run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub node_selector: BTreeMap<String, String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Who may use a dataset besides its own namespace.

@@ -6,11 +6,13 @@
 //! for all ([`lister`]).
 
 pub mod admin;
+pub mod blocks;
 pub mod config;
 pub mod credentials;
 pub mod csi;
 pub mod datasets;
 pub mod events;
+pub mod evict;
 pub mod fill;
 mod fuse;
 pub mod identity;
@@ -18,6 +20,7 @@ pub mod lister;
 pub mod manifests;
 pub mod metrics;
 pub mod origin;
+pub mod reads;
 pub mod replicas;
 pub mod reporter;
 pub mod run;

@@ -25,6 +25,12 @@ pub struct Metrics {
     pub fill_seconds: Histogram,
     /// Requests for data that are under way.
     pub fill_running: IntGauge,
+    /// Bytes that readers got and that were not kept.
+    pub read_through_bytes: IntCounter,
+    /// Bytes given up to make room, by `reason`.
+    pub evicted_bytes: IntCounterVec,
+    /// Objects given up to make room, by `reason`.
+    pub evicted_objects: IntCounterVec,
     /// Blocks that are wanted and not here.
     pub fill_missing_blocks: IntGauge,
     /// Wants, by `state`.
@@ -106,6 +112,20 @@ impl Metrics {
                 &WAITS,
             )?,
             fill_running: make.gauge("fill_requests_running", "Requests for data that are under way.")?,
+            read_through_bytes: make.counter(
+                "read_through_bytes_total",
+                "Bytes that readers waited for and that were not kept, since what is held is worth more.",
+            )?,
+            evicted_bytes: make.counters(
+                "evicted_bytes_total",
+                "Bytes given up: as room for datasets of more value, in exchange for what is read more, or to keep to a limit.",
+                &["reason"],
+            )?,
+            evicted_objects: make.counters(
+                "evicted_objects_total",
+                "Objects given up, by the same reasons.",
+                &["reason"],
+            )?,
             fill_missing_blocks: make.gauge("fill_missing_blocks", "Blocks that are wanted here and not held.")?,
             wants: make.gauges("wants", "Parts of datasets that this node is to hold, by state.", &["state"])?,
             troubles: make.gauges("troubles", "What keeps this node from getting warm, by kind.", &["kind"])?,
@@ -147,6 +167,10 @@ impl Metrics {
         }
         for outcome in ["ok", "unreachable", "refused", "resync"] {
             self.reports.with_label_values(&[outcome]);
+        }
+        for reason in ["room", "exchange", "limit"] {
+            self.evicted_bytes.with_label_values(&[reason]);
+            self.evicted_objects.with_label_values(&[reason]);
         }
         for operation in ["list", "get"] {
             self.origin_requests.with_label_values(&["s3", operation, "ok"]);
@@ -231,8 +255,10 @@ impl StoreMetrics {
                 .counter("store_commits_failed_total", "Commits of the index that failed.")?,
             orphans_removed: make
                 .counter("store_orphans_removed_total", "Object files removed because nothing held them.")?,
-            no_space: make
-                .counter("store_no_space_total", "Times that something was refused for want of space.")?,
+            no_space: make.counter(
+                "store_no_space_total",
+                "Times that the disk was full when something was written.",
+            )?,
         })
     }
 }

@@ -1,21 +1,23 @@
 //! Puts the agent together and runs it: the only place that starts its tasks.
 
 use crate::admin;
+use crate::blocks::Blocks;
 use crate::config::Config;
-use crate::config::units::Room;
 use crate::credentials::Secrets;
 use crate::csi;
 use crate::datasets::Datasets;
 use crate::events;
+use crate::evict::{Evictor, EvictorParts, StandingParts};
 use crate::fill::{Fill, FillParts};
 use crate::identity;
 use crate::lister::{self, Lister};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::origin::{AllowedRoots, Origins};
+use crate::reads::Reads;
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
-use crate::store::{MinFree, Store, StoreConfig};
+use crate::store::{Store, StoreConfig};
 use crate::versions;
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
@@ -56,8 +58,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let (told, versions) = versions::channel();
     let (events, event_writer) = events::channel();
+    let (blocks, reads) = (Arc::new(Blocks::new(store.clone())), Reads::default());
     let view_parts = ViewParts {
         store: store.clone(),
+        blocks: blocks.clone(),
+        reads: reads.clone(),
         datasets: datasets.clone(),
         manifests: manifests.clone(),
         versions,
@@ -69,6 +74,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
     };
     let views = open_views(&config, view_parts).await?;
+    let (all_wants, wants) = watch::channel(Vec::new());
+    let evictor = Evictor::new(EvictorParts {
+        store: store.clone(),
+        views: views.clone(),
+        reads,
+        standings: StandingParts { datasets: datasets.clone(), in_use: views.in_use(), wants: wants.clone() },
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    });
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -78,6 +92,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             origins: origins.clone(),
             metrics: metrics.clone(),
             demands: views.demands(),
+            blocks,
+            room: Arc::new(evictor.clone()),
         },
     );
     let speaker =
@@ -106,13 +122,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     );
     tasks.spawn("looking up the extender", replicas.run(shutdown.clone()));
     tasks.spawn("reporting", reporter.run(shutdown.clone()));
-    let (all_wants, wants) = watch::channel(Vec::new());
     let gathered = views::together(ordered, views.wants(), all_wants);
     tasks.spawn(
         "gathering what is wanted",
         shutdown.clone().run_until_cancelled_owned(gathered).map(|_| Ok(())),
     );
     tasks.spawn("fetching", fill.run(wants, shutdown.clone()));
+    tasks.spawn("keeping within the store's limits", evictor.run());
     if config.csi.enabled {
         let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());
         tasks.spawn("the CSI driver", served);
@@ -136,14 +152,9 @@ async fn open_views(config: &Config, parts: ViewParts) -> anyhow::Result<Views> 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let store = StoreConfig {
         directory: config.store.directory.clone(),
-        capacity: match config.store.capacity {
-            Some(Room::Bytes(bytes)) => Some(bytes),
-            Some(Room::Percent(_)) | None => None,
-        },
-        min_free: match config.store.min_free {
-            Room::Bytes(bytes) => MinFree::Bytes(bytes),
-            Room::Percent(percent) => MinFree::Percent(percent),
-        },
+        capacity: config.store.capacity,
+        min_free: config.store.min_free,
+        watermarks: config.store.watermarks()?,
     };
     tokio::task::spawn_blocking(move || Store::open(&store))
         .await

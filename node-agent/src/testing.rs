@@ -1,11 +1,12 @@
 //! What tests of several modules share: an API server of a few objects, a store, a bucket.
 
+use crate::config::units::Size;
 use crate::lister::listing;
 use crate::metrics::Metrics;
 use crate::origin::s3::fake::{BUCKET, FakeS3};
 use crate::origin::s3::tests::origins;
 use crate::origin::{Origins, RetryConfig};
-use crate::store::{MinFree, Store, StoreConfig};
+use crate::store::{Store, StoreConfig};
 use hearth_api::Dataset;
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::wire::report::Want;
@@ -107,8 +108,7 @@ pub(crate) fn want(manifest: ManifestHash, globs: &[&str], priority: i32) -> Wan
 }
 
 pub(crate) fn open_store(directory: &Path, capacity: Option<u64>) -> Store {
-    Store::open(&StoreConfig { directory: directory.to_owned(), capacity, min_free: MinFree::Bytes(0) })
-        .unwrap()
+    Store::open(&StoreConfig { capacity: capacity.map(Size::Bytes), ..StoreConfig::at(directory) }).unwrap()
 }
 
 pub(crate) fn metrics() -> Arc<Metrics> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hearth_core::block::byte_range;
-use hearth_node_agent::store::{MinFree, Store, StoreConfig};
+use hearth_node_agent::store::{Store, StoreConfig};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::environment;
 use tokio::time::Instant;
@@ -42,9 +42,7 @@ fn content(kills: u64, random: &mut fastrand::Rng) -> Content {
 /// Opens a dead agent's store as its next start will, compares every block that it claims with the source, and returns
 /// their bytes.
 fn truth(store: &Path, content: &Content) -> Result<u64> {
-    let config =
-        StoreConfig { directory: store.to_owned(), capacity: None, min_free: MinFree::Bytes(1 << 20) };
-    let store = Store::open(&config)?;
+    let store = Store::open(&StoreConfig::at(store))?;
     let mut bytes = 0;
     for (hash, dataset) in store.manifests() {
         let manifest = store.manifest(&hash)?.with_context(|| format!("{dataset}'s manifest is lost"))?;

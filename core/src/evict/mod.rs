@@ -24,7 +24,7 @@ mod standing;
 
 pub use displace::{Held, SAMPLE, displaced};
 pub use heat::Heat;
-pub use plan::{Candidate, Kept, NotEnough, Plan};
+pub use plan::{Candidate, NotEnough, Plan};
 pub use readings::Readings;
-pub use room::{Amount, Limits, Room, Shortage, WatermarkError};
+pub use room::{Amount, Limits, Room, Shortage, WatermarkError, Watermarks};
 pub use standing::{Claim, Need, Standing, least_valuable_first};

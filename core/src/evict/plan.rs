@@ -39,30 +39,16 @@ pub struct Plan<T> {
     chosen_amount: Amount,
     /// The version that is being offered yields.
     offers: bool,
-    kept: Kept,
 }
 
-/// Bytes that were not given up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// Native views show them.
-    pub native: u64,
-    /// Their Datasets are pinned.
-    pub pinned: u64,
-    /// They are of no less value than those that there is to be room for.
-    pub valuable: u64,
-}
-
-/// Why there is not enough room. What could be given up is left alone: it would
-/// not help.
+/// Why there is not enough room. What could be given up for a version is left alone: it
+/// would not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct NotEnough {
     /// What was asked for at least.
     pub least: Amount,
     /// What there was to give up.
     pub found: Amount,
-    /// What holds the rest.
-    pub kept: Kept,
 }
 
 impl fmt::Display for NotEnough {
@@ -77,14 +63,7 @@ impl fmt::Display for NotEnough {
             )?,
             false => write!(f, "{} more files have to go, and {} can", least.objects, found.objects)?,
         }
-        let Kept { native, pinned, valuable } = self.kept;
-        write!(
-            f,
-            ": pods have {} mounted natively, {} are pinned, {} are of no less value",
-            explain::bytes(native),
-            explain::bytes(pinned),
-            explain::bytes(valuable)
-        )
+        f.write_str(": what else is here is pinned, mounted natively by pods, or of no less value")
     }
 }
 
@@ -99,37 +78,21 @@ impl<T: Ord> Plan<T> {
             chosen: BinaryHeap::new(),
             chosen_amount: Amount::default(),
             offers: false,
-            kept: Kept::default(),
         }
     }
 
-    /// The candidates from here on are of a version of that standing, of which `held` bytes
-    /// are here. Whether there is any use in offering them.
-    pub fn begin(&mut self, standing: &Standing, held: u64) -> bool {
+    /// The candidates from here on are of a version of that standing. Whether there is any
+    /// use in offering them.
+    pub fn begin(&mut self, standing: &Standing) -> bool {
         self.end_version();
-        if self.is_enough() {
-            return false;
-        }
-        let yields = self.claim.takes_from(standing);
-        if !yields {
-            let kept = match standing.pinned {
-                true => &mut self.kept.pinned,
-                false => &mut self.kept.valuable,
-            };
-            *kept = kept.saturating_add(held);
-        }
-        self.offers = yields;
-        yields
+        self.offers = !self.is_enough() && self.claim.takes_from(standing);
+        self.offers
     }
 
     /// Chooses the candidate, or not.
     pub fn offer(&mut self, candidate: Candidate<T>) {
         let Candidate { object, bytes, worth, native } = candidate;
-        if native {
-            self.kept.native = self.kept.native.saturating_add(bytes);
-            return;
-        }
-        if !self.offers {
+        if native || !self.offers {
             return;
         }
         let by_worth = ByWorth { worth, object, bytes };
@@ -142,16 +105,22 @@ impl<T: Ord> Plan<T> {
         self.spare();
     }
 
-    /// What is to be given up, in this order: at least as much as was asked for.
+    /// What is to be given up, in this order: at least as much as was asked for. To keep
+    /// a limit, whatever there is: the less it is exceeded the better.
     pub fn finish(mut self) -> Result<Vec<T>, NotEnough> {
         self.end_version();
-        match self.done_amount.covers(self.shortage.least) {
+        let is_of_use = match self.claim {
+            Claim::Limit => !self.done.is_empty(),
+            Claim::Version(_) => false,
+        };
+        match self.done_amount.covers(self.shortage.least) || is_of_use {
             true => Ok(self.done),
-            false => Err(NotEnough { least: self.shortage.least, found: self.done_amount, kept: self.kept }),
+            false => Err(NotEnough { least: self.shortage.least, found: self.done_amount }),
         }
     }
 
-    fn is_enough(&self) -> bool {
+    /// Whether enough is chosen: versions of more value need not be offered.
+    pub fn is_enough(&self) -> bool {
         self.amount().covers(self.shortage.wanted)
     }
 
@@ -233,7 +202,7 @@ mod tests {
     ) -> Result<Vec<(usize, usize)>, NotEnough> {
         let mut plan = Plan::new(claim, shortage);
         for (version, (standing, objects)) in versions.iter().enumerate() {
-            if !plan.begin(standing, objects.iter().map(|object| object.0).sum()) {
+            if !plan.begin(standing) {
                 continue;
             }
             for (at, (bytes, worth, native)) in objects.iter().copied().enumerate() {
@@ -253,11 +222,7 @@ mod tests {
         assert_eq!(chosen(1), Ok(vec![(0, 2)]));
         assert_eq!(chosen(20), Ok(vec![(0, 2), (0, 0)]));
         assert_eq!(chosen(21), Ok(vec![(0, 2), (0, 0), (1, 1)]));
-        let why = chosen(51).unwrap_err().to_string();
-        assert_eq!(
-            why,
-            "51 B more have to go, and 50 B can: pods have 10 B mounted natively, 0 B are pinned, 0 B are of no less value"
-        );
+        assert_eq!(chosen(51).unwrap().len(), 5, "for a limit, whatever there is");
     }
 
     #[test]
@@ -270,17 +235,17 @@ mod tests {
         ];
         let claim = Claim::Version(standing(Need::Pods, 0));
         assert_eq!(plan(claim, shortage(10, 60), &versions), Ok(vec![(0, 0)]), "as much as there is");
-        let why = plan(claim, shortage(11, 60), &versions).unwrap_err();
-        assert_eq!(why.kept, Kept { native: 0, pinned: 20, valuable: 30 });
+        let why = plan(claim, shortage(11, 60), &versions).unwrap_err().to_string();
+        assert!(why.starts_with("11 B more have to go, and 10 B can: "), "{why}");
     }
 
     #[test]
     fn inodes_are_counted_too() {
         let versions = [(standing(Need::Nobody, 0), vec![(10, 1.0, false), (10, 2.0, false)])];
         let amount = |objects| Amount { bytes: 1, objects };
-        let plan = |objects| {
-            plan(Claim::Limit, Shortage { least: amount(objects), wanted: amount(objects) }, &versions)
-        };
+        let pods = Claim::Version(standing(Need::Pods, 0));
+        let plan =
+            |objects| plan(pods, Shortage { least: amount(objects), wanted: amount(objects) }, &versions);
         assert_eq!(plan(2), Ok(vec![(0, 0), (0, 1)]));
         let why = plan(3).unwrap_err().to_string();
         assert!(why.starts_with("3 more files have to go, and 2 can: "), "{why}");
@@ -316,7 +281,7 @@ mod tests {
             match plan(claim, shortage(least, wanted), &versions) {
                 Ok(chosen) => {
                     prop_assert!(chosen.iter().all(|(version, at)| may_go(*version, *at)));
-                    prop_assert!(bytes(&chosen) >= least);
+                    prop_assert!(bytes(&chosen) >= least || claim == Claim::Limit);
                     prop_assert!(bytes(&chosen) >= wanted || chosen.len() == all.len());
                     let (last, rest) = chosen.split_last().unwrap();
                     prop_assert!(bytes(rest) < wanted, "one too many");
@@ -328,9 +293,7 @@ mod tests {
                 Err(why) => {
                     prop_assert_eq!(bytes(&all), why.found.bytes);
                     prop_assert!(why.found.bytes < least);
-                    let everything: u64 = versions.iter().flat_map(|version| &version.1).map(|object| object.0).sum();
-                    let Kept { native, pinned, valuable } = why.kept;
-                    prop_assert_eq!(why.found.bytes + native + pinned + valuable, everything);
+                    prop_assert!(claim != Claim::Limit || all.is_empty());
                 }
             }
         }

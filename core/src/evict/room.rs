@@ -18,9 +18,35 @@ pub struct Amount {
     pub objects: u64,
 }
 
+/// Shares of a capacity, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    high: u8,
+    low: u8,
+}
+
+impl Watermarks {
+    /// The low one is below the high one, and that is at most 100.
+    pub fn new(high: u8, low: u8) -> Result<Self, WatermarkError> {
+        match low < high && high <= 100 {
+            true => Ok(Self { high, low }),
+            false => Err(WatermarkError { high, low }),
+        }
+    }
+}
+
+impl Default for Watermarks {
+    /// Twenty evictions of many objects, not one for each, replace all there is.
+    fn default() -> Self {
+        Self { high: 100, low: 95 }
+    }
+}
+
 /// Watermarks that make no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the watermarks are {high} % and {low} %: the high one must be 1 to 100, and the low one lower")]
+#[error(
+    "the high watermark is {high} % and the low one {low} %: 1 to 100 are allowed for the high one, and less than that for the low one"
+)]
 pub struct WatermarkError {
     high: u8,
     low: u8,
@@ -66,17 +92,14 @@ impl Amount {
 }
 
 impl Limits {
-    /// Watermarks in percent of a capacity.
-    pub fn new(capacity: Amount, high: u8, low: u8) -> Result<Self, WatermarkError> {
-        if high > 100 || low >= high {
-            return Err(WatermarkError { high, low });
-        }
+    /// Of a capacity.
+    pub fn new(capacity: Amount, watermarks: Watermarks) -> Self {
         let part = |of: u64, percent: u8| (u128::from(of) * u128::from(percent) / 100) as u64;
         let at = |percent| Amount {
             bytes: part(capacity.bytes, percent),
             objects: part(capacity.objects, percent),
         };
-        Ok(Self { high: at(high), low: at(low) })
+        Self { high: at(watermarks.high), low: at(watermarks.low) }
     }
 }
 
@@ -106,7 +129,7 @@ mod tests {
 
     #[test]
     fn from_above_the_high_watermark_to_the_low_one() {
-        let limits = Limits::new(amount(1000, 100), 90, 80).unwrap();
+        let limits = Limits::new(amount(1000, 100), Watermarks::new(90, 80).unwrap());
         let room = |bytes, objects| Room { used: amount(bytes, objects), limits };
         assert_eq!(room(900, 90).shortage(Amount::default()), None);
         let shortage = |least, wanted| Some(Shortage { least, wanted });
@@ -117,8 +140,8 @@ mod tests {
     #[test]
     fn watermarks_that_make_no_sense_are_named() {
         for (high, low) in [(0, 0), (80, 80), (80, 90), (101, 80)] {
-            let why = Limits::new(amount(1, 1), high, low).unwrap_err().to_string();
-            assert!(why.contains(&format!("{high} % and {low} %")), "{why}");
+            let why = Watermarks::new(high, low).unwrap_err().to_string();
+            assert!(why.contains(&format!("is {high} % and the low one {low} %")), "{why}");
         }
     }
 
@@ -130,7 +153,8 @@ mod tests {
             capacity in (0..1u64 << 40, 0..1u64 << 30),
             (low, high) in (0u8..99).prop_flat_map(|low| (Just(low), low + 1..=100)),
         ) {
-            let limits = Limits::new(amount(capacity.0, capacity.1), high, low).unwrap();
+            let watermarks = Watermarks::new(high, low).unwrap();
+            let limits = Limits::new(amount(capacity.0, capacity.1), watermarks);
             let (used, more) = (amount(used.0, used.1), amount(more.0, more.1));
             let fits = |used: Amount| limits.high.covers(used.plus(more));
             match (Room { used, limits }).shortage(more) {

@@ -19,7 +19,7 @@ mod weigh;
 pub use datasets::{Affected, DatasetFacts, DatasetName};
 pub use node::NodeFacts;
 pub use prepare::{Prepared, Unprepared};
-pub use progress::{DatasetWarmth, WarmupMissing, WarmupProgress};
+pub use progress::{DatasetWarmth, TooSmall, WarmupMissing, WarmupProgress};
 pub use succession::{Succession, Unsucceeded};
 pub use warmups::WarmupFacts;
 pub use weigh::{ASSUMED_BYTES_PER_SECOND, Problem, Weighed, Weighing};

@@ -43,8 +43,23 @@ pub struct WarmupProgress {
     pub rate: u64,
     /// What keeps nodes from fetching it, at most a few.
     pub troubles: Vec<(Arc<str>, Trouble)>,
+    /// The node with the least room of those that never have enough, and how many there are.
+    pub too_small: Option<TooSmall>,
     /// Why nothing can be done, as one sentence.
     pub problem: Option<String>,
+}
+
+/// Nodes that cannot hold what a warm-up asks for, whatever makes room there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooSmall {
+    /// The one with the least room.
+    pub node: Arc<str>,
+    /// Bytes that its store may take.
+    pub capacity: u64,
+    /// Bytes that it is to hold.
+    pub asked: u64,
+    /// How many nodes there are like it, itself included.
+    pub nodes: usize,
 }
 
 /// What one node lacks of a warm-up.
@@ -124,6 +139,15 @@ impl ClusterIndex {
                 }
             }
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
+            let capacity = node.session.as_ref().map_or(0, |session| session.status.capacity_bytes);
+            // 0 before the first report.
+            if (1..bytes).contains(&capacity) {
+                let known = progress.too_small.take();
+                let nodes = 1 + known.as_ref().map_or(0, |known| known.nodes);
+                let this = TooSmall { node: node.name.clone(), capacity, asked: bytes, nodes };
+                let least = known.filter(|known| known.capacity <= capacity);
+                progress.too_small = Some(least.map_or(this, |known| TooSmall { nodes, ..known }));
+            }
             progress.bytes_done += held;
             if held < bytes {
                 let measured =

@@ -316,6 +316,7 @@ fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
     assert_eq!(index.weigh(Millis(0), &demand(&["val"])).of("b").in_flight, BLOCK_SIZE + HALF);
     // A node that says that it cannot fetch has nothing in flight.
     let mut stuck = delta("b", 1, hash, &[], &[]);
+    stuck.status.capacity_bytes = manifest.bytes() - 1;
     stuck.status.troubles = vec![Trouble {
         dataset: "ns/set".into(),
         manifest: hash,
@@ -328,6 +329,9 @@ fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
     assert_eq!((progress.nodes_wanted, progress.nodes_done, progress.files_total), (2, 0, 8));
     assert_eq!((progress.bytes_done, progress.bytes_total), (BLOCK_SIZE, 2 * manifest.bytes()));
     assert_eq!(progress.troubles.len(), 1);
+    let too_small = progress.too_small.unwrap();
+    assert_eq!((&*too_small.node, too_small.nodes), ("b", 1));
+    assert_eq!((too_small.capacity, too_small.asked), (manifest.bytes() - 1, manifest.bytes()));
     index.unbind_pod("p");
     index.remove_warmup("w");
     assert_eq!(index.orders(Millis(0), "a").1, before);

@@ -6,7 +6,7 @@
 use super::{Duties, apply_status};
 use hearth_api::{ConditionStatus, NodeCounts, Warmup, WarmupStatus, set_condition};
 use hearth_core::explain;
-use hearth_core::index::WarmupProgress;
+use hearth_core::index::{TooSmall, WarmupProgress};
 use hearth_core::score;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -97,6 +97,16 @@ fn is_complete(warmup: &Warmup) -> bool {
         && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
 }
 
+/// Told at once, since no wait helps.
+fn does_not_fit(TooSmall { node, capacity, asked, nodes }: &TooSmall) -> String {
+    let others = if *nodes > 1 { format!(" and {} others", nodes - 1) } else { String::new() };
+    format!(
+        "{} are asked for, and the store of {node}{others} may hold {}: name a part in spec.paths, choose nodes with more room by spec.nodes.nodeSelector, or give the stores more; what fits is fetched",
+        explain::bytes(*asked),
+        explain::bytes(*capacity)
+    )
+}
+
 /// The status as it should be.
 fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: Timestamp) -> WarmupStatus {
     let before = warmup.status.clone().unwrap_or_default();
@@ -105,19 +115,21 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         && progress.nodes_done == progress.nodes_wanted;
     let missing = progress.bytes_total.saturating_sub(progress.bytes_done);
     let moving = !complete && per_second >= 1.0;
-    let (condition, reason, message) = match (&progress.problem, progress.troubles.as_slice()) {
-        (Some(problem), _) => (ConditionStatus::False, "CannotStart", problem.clone()),
+    let (problem, too_small) = (&progress.problem, &progress.too_small);
+    let (condition, reason, message) = match (problem, too_small, progress.troubles.as_slice()) {
+        (Some(problem), ..) => (ConditionStatus::False, "CannotStart", problem.clone()),
         _ if progress.nodes_wanted == 0 => (
             ConditionStatus::False,
             "NoNodes",
             "no schedulable node matches: see spec.nodes.nodeSelector".to_owned(),
         ),
         _ if complete => (ConditionStatus::True, "Complete", "all wanted nodes hold all of it".to_owned()),
-        (_, [(node, trouble), others @ ..]) => {
+        (_, Some(too_small), _) => (ConditionStatus::False, "DoesNotFit", does_not_fit(too_small)),
+        (.., [(node, trouble), others @ ..]) => {
             let more = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
             (ConditionStatus::False, "FetchTrouble", format!("{node}: {}{more}", trouble.message))
         }
-        (_, []) => (ConditionStatus::False, "Fetching", "nodes are fetching".to_owned()),
+        (.., []) => (ConditionStatus::False, "Fetching", "nodes are fetching".to_owned()),
     };
     let mut conditions = before.conditions;
     let generation = warmup.metadata.generation;
@@ -197,6 +209,19 @@ mod tests {
         assert_eq!(status_of(&warmup(), &stuck, 0.0, Timestamp::now()).conditions[0].reason, "CannotStart");
         let nowhere = WarmupProgress::default();
         assert_eq!(status_of(&warmup(), &nowhere, 0.0, Timestamp::now()).conditions[0].reason, "NoNodes");
+        let too_small = |nodes| {
+            let too_small = TooSmall { node: "n1".into(), capacity: 10_000, asked: 2_500_000, nodes };
+            let progress = WarmupProgress { too_small: Some(too_small), ..progress(0) };
+            let condition = status_of(&warmup(), &progress, 0.0, Timestamp::now()).conditions.remove(0);
+            (condition.reason, condition.message)
+        };
+        let (reason, message) = too_small(1);
+        assert_eq!(reason, "DoesNotFit");
+        assert!(
+            message.starts_with("2.5 MB are asked for, and the store of n1 may hold 10 kB: "),
+            "{message}"
+        );
+        assert!(too_small(3).1.contains("the store of n1 and 2 others may hold"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,14 +3,15 @@
 pub mod units;
 
 use crate::origin::RetryConfig;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use hearth_core::evict::{WatermarkError, Watermarks};
 use hearth_runtime::config::ConfigError;
 use hearth_runtime::logs::{LogConfig, LogFormat};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use units::Room;
+use units::Size;
 
 /// Where the configuration is when no flag says otherwise.
 const DEFAULT_FILE: &str = "/etc/hearth/node-agent.yaml";
@@ -65,11 +66,17 @@ pub struct TlsConfig {
 pub struct StoreSection {
     /// Directory, made when it is not there. Its file system is best its own.
     pub directory: PathBuf,
-    /// Most bytes of blocks to hold, such as `500Gi`; as much as `minFree` leaves when absent.
-    pub capacity: Option<Room>,
+    /// Most bytes of blocks to hold, such as `500Gi`, or a share of the file system such as
+    /// `60%`; as much as `minFree` leaves when absent.
+    pub capacity: Option<Size>,
     /// What must stay free on its file system, bytes or percent. Keep it above
     /// kubelet's eviction threshold.
-    pub min_free: Room,
+    pub min_free: Size,
+    /// Percent of the capacity above which nothing is taken in, 1 to 100: what is there
+    /// makes room, the least valuable first.
+    pub high_watermark: u8,
+    /// Percent of the capacity down to which it makes room then, below the former.
+    pub low_watermark: u8,
 }
 
 /// The `origin` section.
@@ -79,7 +86,7 @@ pub struct OriginConfig {
     /// Requests for data at one time, 1 to 1,024.
     pub concurrency: usize,
     /// Most bytes that have come and are not yet durable, at least `64Mi`.
-    pub buffer: Room,
+    pub buffer: Size,
     /// Longest time to get a connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -166,7 +173,13 @@ impl Default for TlsConfig {
 impl Default for StoreSection {
     fn default() -> Self {
         // kubelet evicts pods at 15 % free of the image file system, at 10 % of its own.
-        Self { directory: "/var/lib/hearth".into(), capacity: None, min_free: Room::Percent(20) }
+        Self {
+            directory: "/var/lib/hearth".into(),
+            capacity: None,
+            min_free: Size::Percent(20),
+            high_watermark: 100,
+            low_watermark: 95,
+        }
     }
 }
 
@@ -190,7 +203,7 @@ impl Default for OriginConfig {
     fn default() -> Self {
         Self {
             concurrency: 32,
-            buffer: Room::Bytes(256 << 20),
+            buffer: Size::Bytes(256 << 20),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
             retry: RetryConfig::default(),
@@ -298,10 +311,7 @@ impl Config {
             "origin.buffer is {}, and bytes of at least 64Mi are allowed",
             self.origin.buffer
         );
-        ensure!(
-            !matches!(self.store.capacity, Some(Room::Percent(_))),
-            "store.capacity is a share, and bytes such as 500Gi are allowed"
-        );
+        self.store.watermarks().context("store.highWatermark and store.lowWatermark")?;
         for (name, path) in [
             ("csi.socket", &self.csi.socket),
             ("csi.registrationDirectory", &self.csi.registration_directory),
@@ -325,12 +335,19 @@ impl Config {
     }
 }
 
+impl StoreSection {
+    /// Both watermarks.
+    pub fn watermarks(&self) -> Result<Watermarks, WatermarkError> {
+        Watermarks::new(self.high_watermark, self.low_watermark)
+    }
+}
+
 impl OriginConfig {
     /// [`OriginConfig::buffer`] in bytes; `None` when it is a share.
     pub fn buffer_bytes(&self) -> Option<u64> {
         match self.buffer {
-            Room::Bytes(bytes) => Some(bytes),
-            Room::Percent(_) => None,
+            Size::Bytes(bytes) => Some(bytes),
+            Size::Percent(_) => None,
         }
     }
 }
@@ -361,7 +378,7 @@ mod tests {
         let config =
             load(yaml, &["--node-name", "b", "--store-directory", "/b", "--log-format", "json"]).unwrap();
         assert_eq!((config.node_name.as_str(), config.store.directory.to_str()), ("b", Some("/b")));
-        assert_eq!(config.store.capacity, Some(Room::Bytes(1 << 30)));
+        assert_eq!(config.store.capacity, Some(Size::Bytes(1 << 30)));
         assert_eq!((config.log.level.as_str(), config.log.format), ("debug", LogFormat::Json));
     }
 
@@ -384,6 +401,8 @@ mod tests {
             ("{nodeName: n, fileOrigins: {allowedRoots: [data]}}", "fileOrigins.allowedRoots"),
             ("{nodeName: n, fuse: {readTimeout: 0s}}", "fuse.readTimeout"),
             ("{nodeName: n, csi: {socket: csi.sock}}", "csi.socket"),
+            ("{nodeName: n, store: {highWatermark: 101}}", "store.highWatermark"),
+            ("{nodeName: n, store: {highWatermark: 90}}", "store.highWatermark and store.lowWatermark"),
         ] {
             let error = load(yaml, &[]).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// A number of bytes, such as `500Gi`, or a share of the file system, such as `15%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum Size {
     /// Bytes.
     Bytes(u64),
     /// Percent of the file system's size, 0 to 100.
@@ -27,7 +27,7 @@ const UNITS: [(&str, u64); 11] = [
     ("", 1),
 ];
 
-impl FromStr for Room {
+impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -47,7 +47,7 @@ impl FromStr for Room {
     }
 }
 
-impl fmt::Display for Room {
+impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Percent(percent) => write!(f, "{percent}%"),
@@ -60,13 +60,13 @@ impl fmt::Display for Room {
     }
 }
 
-impl Serialize for Room {
+impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Room {
+impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// In YAML and in the environment `1000` is a number, not a text.
         #[derive(Deserialize)]
@@ -90,10 +90,10 @@ mod tests {
     #[test]
     fn sizes_are_read_as_documented() {
         for (text, room) in [
-            ("15%", Some(Room::Percent(15))),
-            ("500Gi", Some(Room::Bytes(500 << 30))),
-            ("2k", Some(Room::Bytes(2000))),
-            ("7", Some(Room::Bytes(7))),
+            ("15%", Some(Size::Percent(15))),
+            ("500Gi", Some(Size::Bytes(500 << 30))),
+            ("2k", Some(Size::Bytes(2000))),
+            ("7", Some(Size::Bytes(7))),
             ("101%", None),
             ("-1", None),
             ("1.5Gi", None),
@@ -107,8 +107,8 @@ mod tests {
     proptest! {
         #[test]
         fn sizes_come_back_as_they_went_in(bytes: u64, shift in 0..50u32) {
-            let room = Room::Bytes(bytes >> shift << shift);
-            prop_assert_eq!(room.to_string().parse::<Room>(), Ok(room));
+            let room = Size::Bytes(bytes >> shift << shift);
+            prop_assert_eq!(room.to_string().parse::<Size>(), Ok(room));
         }
     }
 }

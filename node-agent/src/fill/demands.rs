@@ -6,7 +6,7 @@ use hearth_core::block::BlockNumber;
 use hearth_core::manifest::ManifestHash;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -26,6 +26,8 @@ struct Inner {
     /// What cannot come, and until when that holds.
     refused: Mutex<HashMap<ManifestHash, (RoaringBitmap, Instant)>>,
     made: Notify,
+    /// Versions of which no more is kept.
+    scarce: Mutex<HashSet<ManifestHash>>,
     /// What readers wait for this moment.
     awaited: Mutex<HashMap<Key, Awaited>>,
 }
@@ -112,6 +114,16 @@ impl Demands {
             *all |= blocks;
             *until = now + REFUSED;
         }
+    }
+
+    /// Whether what is fetched of a version stays in memory for a short time only: to be
+    /// asked for no sooner than it is read.
+    pub fn is_scarce(&self, hash: &ManifestHash) -> bool {
+        self.0.scarce.lock().contains(hash)
+    }
+
+    pub(super) fn set_scarce(&self, versions: HashSet<ManifestHash>) {
+        *self.0.scarce.lock() = versions;
     }
 
     /// Returns when something has been asked for.

@@ -2,15 +2,18 @@
 //! the next one comes.
 
 use super::demands::Demands;
+use super::job::Request;
 use super::plan::Run;
+use super::room::{MakeRoom, NoRoom, Visitor};
 use super::source::{FillError, Source};
+use crate::blocks::Blocks;
 use crate::metrics::Metrics;
 use crate::origin::{OriginError, Retries, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use hearth_core::block::{BlockNumber, byte_range};
 use hearth_core::manifest::File;
 use roaring::RoaringBitmap;
@@ -29,6 +32,10 @@ pub(super) struct Fetcher {
     pub(super) metrics: Arc<Metrics>,
     /// Who waits for blocks.
     pub(super) demands: Demands,
+    /// Where blocks go that are not kept.
+    pub(super) blocks: Arc<Blocks>,
+    /// Who makes room for the others.
+    pub(super) room: Arc<dyn MakeRoom>,
     /// Memory for bytes that have come and are not yet durable.
     pub(super) buffer: Arc<Semaphore>,
     /// Told when a request has ended, though its blocks may not be durable yet.
@@ -42,6 +49,8 @@ pub(super) struct Fetched {
     pub(super) done: RoaringBitmap,
     /// Their bytes.
     pub(super) bytes: u64,
+    /// Bytes that came and were not kept.
+    pub(super) through: u64,
     /// What went wrong with the others; nothing when it was cancelled.
     pub(super) error: Option<FillError>,
 }
@@ -51,11 +60,23 @@ pub(super) fn pages(bytes: u64) -> usize {
     usize::try_from(bytes.div_ceil(PAGE)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
+/// What becomes of blocks that have come.
+enum Keeping {
+    /// There is room for all of them.
+    Reserved(Reservation),
+    /// Those for which there can be made room; somebody waits for them, and they are handed
+    /// over anyway.
+    IfWorth,
+    /// They are only handed over.
+    Never,
+}
+
 /// How a block's write ended.
 struct Written {
     number: BlockNumber,
     bytes: u64,
-    result: Result<(), StoreError>,
+    /// Whether it was kept.
+    result: Result<bool, FillError>,
 }
 
 /// The state of one run.
@@ -67,7 +88,7 @@ struct Fetch<'a> {
     /// The next block to read.
     next: BlockNumber,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
-    reservation: Reservation,
+    keeping: Keeping,
     fetched: Fetched,
 }
 
@@ -75,21 +96,19 @@ impl Fetcher {
     /// Fetches a run. `slot` is given back as soon as the origin is no longer needed.
     pub(super) async fn fetch(
         &self,
-        source: &Source,
-        run: &Run,
+        request: &Request,
         cancel: CancellationToken,
         slot: OwnedSemaphorePermit,
     ) -> Fetched {
         let timer = self.metrics.fill_seconds.start_timer();
         let mut fetched = Fetched::default();
+        let Request { source, run, .. } = request;
         let Some(file) = source.manifest.file(run.file) else { return fetched };
-        // Looks at counters and at the file system's, which takes no longer than a lock.
-        let reserved = self.store.reserve(bytes_of(&file, run));
-        let reservation = match reserved {
-            Ok(reservation) => reservation,
-            Err(error) => {
+        let keeping = match cancel.run_until_cancelled(self.keeping(request, bytes_of(&file, run))).await {
+            Some(Ok(keeping)) => keeping,
+            failed => {
                 timer.stop_and_discard();
-                fetched.error = Some(error.into());
+                fetched.error = failed.and_then(Result::err).map(FillError::from);
                 return fetched;
             }
         };
@@ -100,7 +119,7 @@ impl Fetcher {
             file,
             next: run.numbers.start,
             writes: FuturesUnordered::new(),
-            reservation,
+            keeping,
             fetched,
         };
         if let Some(Err(error)) = cancel.run_until_cancelled(fetch.read()).await {
@@ -117,6 +136,22 @@ impl Fetcher {
         }
         timer.observe_duration();
         fetch.fetched
+    }
+
+    /// Sees to room for blocks of that many bytes.
+    async fn keeping(&self, request: &Request, bytes: u64) -> Result<Keeping, NoRoom> {
+        if !request.urgent {
+            return Ok(Keeping::Reserved(self.room.reserve(request.source.hash, bytes).await?));
+        }
+        if request.over_quota {
+            return Ok(Keeping::Never);
+        }
+        // Whoever waits does not wait for room.
+        match self.store.reserve(bytes) {
+            Ok(reservation) => Ok(Keeping::Reserved(reservation)),
+            Err(error) if error.is_no_space() => Ok(Keeping::IfWorth),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -176,15 +211,45 @@ impl Fetch<'_> {
         }
     }
 
-    /// Hands a whole block to the store; it is polled beside the reading.
+    /// Hands a whole block to whoever waits for it and to the store; it is polled beside
+    /// the reading.
     fn write(&mut self, data: Bytes, memory: OwnedSemaphorePermit) {
-        let (store, hash, file, number) =
-            (self.fetcher.store.clone(), self.source.hash, self.run.file, self.next);
+        let (hash, file, number) = (self.source.hash, self.run.file, self.next);
         let index = u64::from(number - self.file.first_block);
         let bytes = data.len() as u64;
-        self.fetcher.demands.hand_over(hash, number, &data);
+        let fetcher = self.fetcher;
+        if !matches!(self.keeping, Keeping::Reserved(_)) {
+            // Before it is handed over: who asks next finds it there.
+            fetcher.blocks.keep((hash, number), data.clone());
+        }
+        fetcher.demands.hand_over(hash, number, &data);
+        let store = fetcher.store.clone();
+        let admitted = match &self.keeping {
+            Keeping::Reserved(_) => None,
+            Keeping::IfWorth => {
+                let manifest = self.source.manifest.clone();
+                Some(fetcher.room.admit(Visitor { hash, manifest, file, bytes }))
+            }
+            Keeping::Never => Some(std::future::ready(Ok(None)).boxed()),
+        };
         self.writes.push(Box::pin(async move {
-            let result = store.write_block(&hash, file, index, data).await;
+            let kept = async {
+                let _room = match admitted {
+                    None => None,
+                    Some(admitted) => match admitted.await {
+                        Ok(Some(reservation)) => Some(reservation),
+                        Ok(None) => return Ok(false),
+                        // Whoever waited has it.
+                        Err(error) => {
+                            tracing::warn!("a reader's block is not kept: {error}");
+                            return Ok(false);
+                        }
+                    },
+                };
+                store.write_block(&hash, file, index, data).await?;
+                Ok(true)
+            };
+            let result = kept.await;
             drop(memory);
             Written { number, bytes, result }
         }));
@@ -207,11 +272,17 @@ impl Fetch<'_> {
 
     fn written(&mut self, written: Written) -> Result<(), FillError> {
         let Written { number, bytes, result } = written;
-        // Now it is held, or it is not: either way it is no longer to come.
-        self.reservation.release(bytes);
-        result?;
-        self.fetched.done.insert(number);
-        self.fetched.bytes += bytes;
+        if let Keeping::Reserved(reservation) = &mut self.keeping {
+            // Now it is held, or it is not: either way it is no longer to come.
+            reservation.release(bytes);
+        }
+        if result? {
+            self.fetched.done.insert(number);
+            self.fetched.bytes += bytes;
+        } else {
+            self.fetched.through += bytes;
+            self.fetcher.metrics.read_through_bytes.inc_by(bytes);
+        }
         Ok(())
     }
 

@@ -53,6 +53,19 @@ pub(super) struct Job {
     /// They are from before the plan was made anew.
     changed_before: bool,
     done: bool,
+    /// There is no room for what nobody waits for, until it is looked at again.
+    full_until: Option<Instant>,
+}
+
+/// A request to make.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) source: Arc<Source>,
+    pub(super) run: Run,
+    /// Somebody waits for it.
+    pub(super) urgent: bool,
+    /// The dataset's quota has no room for it.
+    pub(super) over_quota: bool,
 }
 
 /// One to sixty seconds, with jitter, without end.
@@ -79,6 +92,7 @@ impl Job {
             changed: None,
             changed_before: false,
             done: false,
+            full_until: None,
         }
     }
 
@@ -99,6 +113,8 @@ impl Job {
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
             Phase::Waiting(at) if self.running == 0 => Some(at),
+            // What takes room is counted again.
+            Phase::Active => self.full_until,
             _ => None,
         }
     }
@@ -113,6 +129,7 @@ impl Job {
         match outcome {
             Ok(prepared) => {
                 self.phase = Phase::Active;
+                self.full_until = None;
                 self.source = Some(prepared.source);
                 self.plan = Plan::new(prepared.missing);
                 self.plan.urge(&std::mem::take(&mut self.urged));
@@ -132,22 +149,32 @@ impl Job {
         in_flight: &InFlight,
         quotas: &mut Quotas,
         now: Instant,
-    ) -> Option<(Arc<Source>, Run)> {
-        if !matches!(self.phase, Phase::Active) {
-            return None;
-        }
-        let source = self.source.clone()?;
-        let Some(run) = self.plan.next(&source.manifest, in_flight) else {
+    ) -> Option<Request> {
+        let source = self.source.clone().filter(|_| self.serves())?;
+        let only_urgent = !matches!(self.phase, Phase::Active) || self.is_full();
+        let next = self.plan.next(&source.manifest, in_flight, only_urgent);
+        let Some((run, urgent)) = next else {
             self.settle(now);
             return None;
         };
-        if let Err(quota) = quotas.take(&self.want.uid, source.bytes_of(&run)) {
+        let taken = quotas.take(&self.want.uid, source.bytes_of(&run));
+        if let (Err(quota), false) = (taken, urgent) {
             self.plan.put_back(run.numbers);
             self.failed(&FillError::Quota(quota), now);
             return None;
         }
         self.running += 1;
-        Some((source, run))
+        Some(Request { source, run, urgent, over_quota: taken.is_err() })
+    }
+
+    /// Whether there is no room for what nobody waits for.
+    pub(super) fn is_full(&self) -> bool {
+        self.full_until.is_some()
+    }
+
+    /// Whether readers are served: also while what takes room is counted again.
+    fn serves(&self) -> bool {
+        matches!(self.phase, Phase::Active) || (matches!(self.phase, Phase::Preparing) && self.is_full())
     }
 
     /// Somebody waits for these blocks. What was all here is looked at again, and what
@@ -156,7 +183,10 @@ impl Job {
     pub(super) fn urge(&mut self, blocks: &RoaringBitmap, now: Instant) -> RoaringBitmap {
         match self.phase {
             Phase::Active => self.plan.urge(blocks),
-            Phase::Preparing => self.urged |= blocks,
+            Phase::Preparing => {
+                self.urged |= blocks;
+                self.plan.urge(blocks);
+            }
             Phase::Waiting(at) => {
                 self.urged |= blocks;
                 let pause = if self.done { Duration::ZERO } else { HURRIED };
@@ -169,21 +199,31 @@ impl Job {
 
     /// Whether somebody waits for a request that it has to hand out.
     pub(super) fn has_urgent(&self) -> bool {
-        matches!(self.phase, Phase::Active) && self.plan.has_urgent()
+        self.serves() && self.plan.has_urgent()
     }
 
-    /// Whether it may have a request to hand out.
+    /// Whether it may have a request to hand out that nobody waits for.
     pub(super) fn has_more(&self) -> bool {
-        matches!(self.phase, Phase::Active) && self.plan.has_more()
+        matches!(self.phase, Phase::Active) && self.plan.has_more() && !self.is_full()
     }
 
     /// A request has ended; `done` are the blocks that are durable.
-    pub(super) fn ended(&mut self, run: &Run, done: &RoaringBitmap, error: Option<&FillError>, now: Instant) {
+    pub(super) fn ended(
+        &mut self,
+        run: &Run,
+        urgent: bool,
+        done: &RoaringBitmap,
+        error: Option<&FillError>,
+        now: Instant,
+    ) {
         self.running -= 1;
-        if !done.is_empty() {
+        // What a reader waited for may have come in exchange for something else.
+        if !done.is_empty() && (!urgent || !self.is_full()) {
             self.backoff = backoff();
             self.trouble = None;
         }
+        // The plan may be newer than the request.
+        self.fetched_by_another(done);
         let rest = ranges_without(run, done);
         match (error, &self.source) {
             (Some(FillError::Origin(OriginError::Changed(why))), Some(source)) => {
@@ -242,6 +282,13 @@ impl Job {
         // What is wrong with the origin or the Secret may be mended: look at both again.
         if matches!(error, FillError::Origin(error) if !error.is_transient()) {
             self.source = None;
+        }
+        // Readers are served on, only nothing of theirs is kept.
+        if error.kind() == TroubleKind::NoSpace && matches!(self.phase, Phase::Active) {
+            if !self.is_full() {
+                self.full_until = Some(now + self.backoff.next().unwrap_or(RECHECK));
+            }
+            return;
         }
         // One failure of many requests at a time counts once.
         if !matches!(self.phase, Phase::Waiting(until) if until > now) {

@@ -11,14 +11,17 @@ mod job;
 mod plan;
 mod quota;
 mod rate;
+mod room;
 mod source;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use demands::Demands;
+pub use room::{MakeRoom, NoRoom, Visitor};
 pub use status::FillStatus;
 
+use crate::blocks::Blocks;
 use crate::config::OriginConfig;
 use crate::datasets::Datasets;
 use crate::manifests::Manifests;
@@ -64,6 +67,10 @@ pub struct FillParts {
     pub metrics: Arc<Metrics>,
     /// Who waits for blocks.
     pub demands: Demands,
+    /// Where blocks go that are not kept.
+    pub blocks: Arc<Blocks>,
+    /// Who makes room for the others.
+    pub room: Arc<dyn MakeRoom>,
 }
 
 /// The task that fetches.
@@ -94,6 +101,8 @@ struct Running {
     /// The Dataset whose quota it was counted against, and the bytes.
     counted: (String, u64),
     run: Run,
+    /// Somebody waited for it when it was begun.
+    urgent: bool,
     priority: i32,
     since: Instant,
     cancel: CancellationToken,
@@ -107,13 +116,15 @@ enum Ended {
 impl Fill {
     /// Nothing is wanted yet; the receiver follows rate and troubles.
     pub fn new(config: &OriginConfig, parts: FillParts) -> (Self, watch::Receiver<FillStatus>) {
-        let FillParts { store, datasets, manifests, origins, metrics, demands } = parts;
+        let FillParts { store, datasets, manifests, origins, metrics, demands, blocks, room } = parts;
         let (status, receiver) = watch::channel(FillStatus::default());
         let fetcher = Fetcher {
             store: store.clone(),
             retries: origins.retries().clone(),
             metrics: metrics.clone(),
             demands: demands.clone(),
+            blocks,
+            room,
             buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer_bytes().unwrap_or(0)))),
             freed: Arc::new(Notify::new()),
         };
@@ -271,15 +282,17 @@ impl Fill {
                     self.make_room(priority);
                     return;
                 };
-                let Some((source, run)) = job.next(&self.in_flight, &mut self.quotas, now) else { break };
+                let Some(request) = job.next(&self.in_flight, &mut self.quotas, now) else { break };
+                let bytes = if request.over_quota { 0 } else { request.source.bytes_of(&request.run) };
                 let id = self.next_id;
                 self.next_id += 1;
-                self.in_flight.begin(&run);
+                self.in_flight.begin(&request.run);
                 let cancel = CancellationToken::new();
                 let running = Running {
                     key: key.clone(),
-                    counted: (job.want.uid.clone(), source.bytes_of(&run)),
-                    run: run.clone(),
+                    counted: (job.want.uid.clone(), bytes),
+                    run: request.run.clone(),
+                    urgent: request.urgent,
                     priority,
                     since: now,
                     cancel: cancel.clone(),
@@ -288,7 +301,7 @@ impl Fill {
                 self.busy_since.get_or_insert(now);
                 let fetcher = self.fetcher.clone();
                 self.tasks.spawn(async move {
-                    let fetched = fetcher.fetch(&source, &run, cancel, slot).await;
+                    let fetched = fetcher.fetch(&request, cancel, slot).await;
                     Ended::Fetched(id, fetched)
                 });
             }
@@ -336,7 +349,7 @@ impl Fill {
                 self.in_flight.end(&running.run);
                 let (uid, asked) = &running.counted;
                 self.quotas.ended(uid, *asked, fetched.bytes);
-                self.rate.fetched(fetched.bytes);
+                self.rate.fetched(fetched.bytes + fetched.through);
                 if self.running.is_empty() {
                     self.count_busy(now);
                     self.busy_since = None;
@@ -351,7 +364,7 @@ impl Fill {
                                 "{error}"
                             );
                         }
-                        job.ended(&running.run, &fetched.done, fetched.error.as_ref(), now);
+                        job.ended(&running.run, running.urgent, &fetched.done, fetched.error.as_ref(), now);
                     } else if key.0 == running.key.0 {
                         job.fetched_by_another(&fetched.done);
                     }
@@ -380,6 +393,8 @@ impl Fill {
     /// Brings status and gauges up to date.
     fn publish(&mut self) {
         self.count_busy(Instant::now());
+        let scarce = self.jobs.iter().filter(|(_, job)| job.is_full());
+        self.demands.set_scarce(scarce.map(|((hash, _), _)| *hash).collect());
         let status = FillStatus::new(self.rate.bytes_per_second(), self.jobs.values());
         let metrics = &self.metrics;
         metrics.origin_rate.set(status.origin_bytes_per_second.unwrap_or(0) as f64);

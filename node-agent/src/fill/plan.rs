@@ -78,8 +78,12 @@ impl Plan {
         !self.missing.is_empty()
     }
 
-    /// Somebody waits for these: what of them is missing is handed out first.
+    /// Somebody waits for these: what of them is missing is handed out first. What another
+    /// want fetched may have come and not been kept.
     pub(super) fn urge(&mut self, blocks: &RoaringBitmap) {
+        let again = blocks & &self.elsewhere;
+        self.elsewhere -= &again;
+        self.missing |= again;
         self.urgent |= blocks & &self.missing;
     }
 
@@ -105,10 +109,19 @@ impl Plan {
         blocks & &self.changed
     }
 
-    /// Hands out the next request: what is urgent, and then the rest, in the manifest's order.
-    pub(super) fn next(&mut self, manifest: &Manifest, in_flight: &InFlight) -> Option<Run> {
+    /// Hands out the next request: what is urgent, and then the rest unless `only_urgent`,
+    /// in the manifest's order; and whether it is urgent.
+    pub(super) fn next(
+        &mut self,
+        manifest: &Manifest,
+        in_flight: &InFlight,
+        only_urgent: bool,
+    ) -> Option<(Run, bool)> {
         loop {
             let is_urgent = self.has_urgent();
+            if only_urgent && !is_urgent {
+                return None;
+            }
             let among = if is_urgent { &self.urgent } else { &self.missing };
             let start = among.min()?;
             let Some(file) = manifest.file_of_block(start) else {
@@ -134,7 +147,7 @@ impl Plan {
                 self.elsewhere.insert_range(start..end);
                 continue;
             }
-            return Some(run);
+            return Some((run, is_urgent));
         }
     }
 
@@ -194,7 +207,7 @@ mod tests {
         let manifest = manifest(&[0, 3 * BLOCK_SIZE, 1, 7 * BLOCK_SIZE]);
         let mut plan = Plan::new((0..manifest.blocks()).filter(|number| *number != 9).collect());
         let mut ranges = Vec::new();
-        while let Some(run) = plan.next(&manifest, &InFlight::default()) {
+        while let Some((run, _)) = plan.next(&manifest, &InFlight::default(), false) {
             ranges.push((run.file, run.numbers.clone(), run.indices()));
         }
         assert_eq!(
@@ -216,10 +229,13 @@ mod tests {
         let manifest = manifest(&[20 * BLOCK_SIZE, BLOCK_SIZE]);
         let mut plan = Plan::new((0..20).collect());
         plan.urge(&[7, 8, 12, 20].into_iter().collect());
-        let mut next = || plan.next(&manifest, &InFlight::default()).map(|run| run.numbers);
+        let mut next = || plan.next(&manifest, &InFlight::default(), false).map(|(run, _)| run.numbers);
         assert_eq!([next(), next(), next()], [Some(7..9), Some(12..13), Some(0..2)]);
         plan.urge(&[7, 12].into_iter().collect());
         assert!(!plan.has_urgent(), "what is handed out is under way");
+        plan.urge(&[3].into_iter().collect());
+        let mut next = || plan.next(&manifest, &InFlight::default(), true).map(|(run, _)| run.numbers);
+        assert_eq!([next(), next()], [Some(3..4), None]);
     }
 
     #[test]
@@ -228,10 +244,12 @@ mod tests {
         let all: RoaringBitmap = (0..2).collect();
         let (mut one, mut other, mut in_flight) =
             (Plan::new(all.clone()), Plan::new(all), InFlight::default());
-        let run = one.next(&manifest, &in_flight).unwrap();
+        let run = one.next(&manifest, &in_flight, false).unwrap().0;
         in_flight.begin(&run);
-        assert_eq!(other.next(&manifest, &in_flight).unwrap().numbers, 1..2);
+        assert_eq!(other.next(&manifest, &in_flight, false).unwrap().0.numbers, 1..2);
         assert!(other.waits_for_others());
+        other.urge(&[0].into_iter().collect());
+        assert!(other.next(&manifest, &in_flight, true).is_none(), "it is still under way");
         in_flight.end(&run);
         other.fetched(run.numbers);
         assert!(!other.waits_for_others() && other.missing() == 0);
@@ -241,10 +259,10 @@ mod tests {
     fn a_changed_object_is_put_aside_whole() {
         let manifest = manifest(&[20 * BLOCK_SIZE, BLOCK_SIZE]);
         let mut plan = Plan::new((0..21).collect());
-        let run = plan.next(&manifest, &InFlight::default()).unwrap();
+        let run = plan.next(&manifest, &InFlight::default(), false).unwrap().0;
         plan.put_aside(&manifest, &run, run.numbers.clone());
-        assert_eq!(plan.next(&manifest, &InFlight::default()).unwrap().numbers, 20..21);
-        assert!(plan.next(&manifest, &InFlight::default()).is_none());
+        assert_eq!(plan.next(&manifest, &InFlight::default(), false).unwrap().0.numbers, 20..21);
+        assert!(plan.next(&manifest, &InFlight::default(), false).is_none());
         assert!(plan.has_changed());
         assert_eq!(plan.missing(), 20);
     }
@@ -258,7 +276,7 @@ mod tests {
             let manifest = manifest(&sizes);
             let mut plan = Plan::new(missing.iter().copied().collect());
             let mut handed = Vec::new();
-            while let Some(run) = plan.next(&manifest, &InFlight::default()) {
+            while let Some((run, _)) = plan.next(&manifest, &InFlight::default(), false) {
                 let file = manifest.file(run.file).unwrap();
                 prop_assert!(file.blocks().contains(&run.numbers.start) && run.numbers.end <= file.blocks().end);
                 prop_assert!(run.numbers.len() <= LONGEST_RUN as usize);

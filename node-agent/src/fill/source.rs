@@ -2,6 +2,7 @@
 
 use super::plan::Run;
 use super::quota::Counted;
+use super::room::NoRoom;
 use crate::datasets::Datasets;
 use crate::manifests::{ManifestError, Manifests, blocking};
 use crate::origin::{Address, Origin, OriginError, Origins};
@@ -25,6 +26,8 @@ pub(super) enum FillError {
     Manifest(String),
     #[error("the part that is asked for cannot be understood: {0}")]
     Globs(#[from] GlobError),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error("the dataset's quota on one node is used up: spec.cache.quota is {0} bytes")]
     Quota(u64),
 }
@@ -34,7 +37,9 @@ impl FillError {
         match self {
             Self::Origin(error) => error.trouble(),
             Self::Store(error) if error.is_no_space() => TroubleKind::NoSpace,
-            Self::Quota(_) => TroubleKind::NoSpace,
+            Self::NoRoom(NoRoom::Store(error)) if error.is_no_space() => TroubleKind::NoSpace,
+            Self::NoRoom(NoRoom::Store(_) | NoRoom::Failed(_)) => TroubleKind::Store,
+            Self::NoRoom(NoRoom::NotEnough(_)) | Self::Quota(_) => TroubleKind::NoSpace,
             Self::Store(_) => TroubleKind::Store,
             Self::Manifest(_) | Self::Globs(_) => TroubleKind::Origin,
         }

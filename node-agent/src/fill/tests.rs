@@ -23,6 +23,8 @@ struct Filling {
     wants: watch::Sender<Vec<Want>>,
     status: watch::Receiver<FillStatus>,
     metrics: Arc<Metrics>,
+    demands: Demands,
+    blocks: Arc<Blocks>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -59,20 +61,23 @@ impl World {
         let encoding = manifest.encode();
         store.put_manifest(ManifestHash::of(&encoding), "ns/d", &encoding).unwrap();
         let nobody: Known = watch::channel(Vec::new()).1;
-        let metrics = metrics();
+        let (metrics, demands, blocks) =
+            (metrics(), Demands::default(), Arc::new(Blocks::new(store.clone())));
         let parts = FillParts {
             store: store.clone(),
             datasets: Datasets::new(self.api.client()),
             manifests: Manifests::new(store.clone(), nobody),
             origins: self.origins.clone(),
             metrics: metrics.clone(),
-            demands: Demands::default(),
+            demands: demands.clone(),
+            blocks: blocks.clone(),
+            room: Arc::new(store.clone()),
         };
         let (fill, status) = Fill::new(&OriginConfig { concurrency, ..OriginConfig::default() }, parts);
         let (wants, receiver) = watch::channel(Vec::new());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(fill.run(receiver, shutdown.clone()));
-        Filling { store, wants, status, metrics, shutdown, task }
+        Filling { store, wants, status, metrics, demands, blocks, shutdown, task }
     }
 
     fn gets(&self) -> BTreeMap<String, Vec<usize>> {
@@ -255,6 +260,54 @@ async fn a_full_store_is_told() {
     filling.want(vec![want(hash, &[], 1)]);
     let message = filling.troubled(TroubleKind::NoSpace).await;
     assert!(message.starts_with("no space"), "{message}");
+    filling.stop().await;
+}
+
+/// Whoever waits for what there is no room for gets it all the same, and at once.
+async fn is_read_through(
+    filling: &Filling,
+    hash: ManifestHash,
+    manifest: &Manifest,
+    path: &str,
+    content: &[u8],
+) {
+    let number = manifest.find(path).unwrap().first_block;
+    for round in 1..=2 {
+        let mut coming = filling.demands.wait_for(hash, number);
+        filling.demands.demand(hash, [number]);
+        assert!(coming.block().await == content, "{path}");
+        assert!(filling.blocks.kept(hash, number).unwrap() == content);
+        let through = || filling.metrics.read_through_bytes.get();
+        let all = (round * content.len()) as u64;
+        eventually(|| format!("{} of {all} bytes", through()), || through() == all).await;
+    }
+    assert!(!filling.store.holds(&hash, number));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_keeps_no_reader_waiting() {
+    let world = World::new(&[("a", 10), ("b", 2000)]).await;
+    let (hash, manifest) = world.list().await;
+    let filling = world.start(&manifest, 2, Some(1000));
+    filling.want(vec![want(hash, &[], 1)]);
+    filling.troubled(TroubleKind::NoSpace).await;
+    is_read_through(&filling, hash, &manifest, "b", &content(1, 2000)).await;
+    filling.held(&hash, 1).await;
+    filling.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up_keeps_no_reader_waiting() {
+    let world = World::new(&[("a", 600), ("b", 600)]).await;
+    let mut dataset = world.dataset();
+    dataset.spec.cache = Some(hearth_api::CacheSpec { quota: Some("1000".into()), ..Default::default() });
+    world.api.put(DATASET, &dataset);
+    let (hash, manifest) = world.list().await;
+    let filling = world.start(&manifest, 1, None);
+    filling.want(vec![want(hash, &[], 1)]);
+    filling.troubled(TroubleKind::NoSpace).await;
+    is_read_through(&filling, hash, &manifest, "b", &content(1, 600)).await;
+    filling.held(&hash, 1).await;
     filling.stop().await;
 }
 

@@ -1,10 +1,11 @@
 //! Reads of one version: from what is here at once, and from what is not as soon as it comes.
 
 use super::ahead::Ahead;
-use super::blocks::Blocks;
+use crate::blocks::Blocks;
 use crate::events::{Events, PodReference};
 use crate::fill::Demands;
 use crate::metrics::Metrics;
+use crate::reads::{Habit, Reads};
 use crate::store::Store;
 use bytes::{Bytes, BytesMut};
 use hearth_core::block::{BLOCK_SIZE, BlockNumber, blocks_touching};
@@ -18,6 +19,10 @@ use tokio::time::Instant;
 /// How often a block that does not come is demanded again: what was demanded may have
 /// failed, or have been dropped for a new plan.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Blocks fetched ahead when they are not kept on disk: the few that are in memory are for
+/// all readers of the node.
+const AHEAD_IF_SCARCE: BlockNumber = 1;
 
 /// What reading needs.
 #[derive(Clone)]
@@ -36,6 +41,8 @@ pub(crate) struct ReaderParts {
     pub(crate) timeout: Duration,
     /// Who tells pods of reads that fail.
     pub(crate) events: Events,
+    /// What is learned of how files are read.
+    pub(crate) reads: Reads,
 }
 
 /// Reads files of one version.
@@ -47,6 +54,7 @@ pub(crate) struct Reader {
     /// Whose reads they are.
     pod: Option<PodReference>,
     ahead: Mutex<Ahead>,
+    habit: Habit,
 }
 
 impl Reader {
@@ -57,7 +65,8 @@ impl Reader {
         dataset: String,
         pod: Option<PodReference>,
     ) -> Self {
-        Self { parts, hash, manifest, dataset, pod, ahead: Mutex::default() }
+        let habit = parts.reads.of(&dataset);
+        Self { parts, hash, manifest, dataset, pod, ahead: Mutex::default(), habit }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -93,7 +102,10 @@ impl Reader {
         let blocks = blocks_touching(file.size, &wanted);
         let number = |at: u64| file.first_block + at as BlockNumber;
         let (first, last) = (number(blocks.start), number(blocks.end - 1));
-        let ahead = self.ahead.lock().reads(file.first_block, first, last);
+        let mut ahead = self.ahead.lock().reads(file.first_block, first, last);
+        if self.parts.demands.is_scarce(&self.hash) {
+            ahead = ahead.min(AHEAD_IF_SCARCE);
+        }
         self.demand(first..last.saturating_add(ahead + 1).min(file.blocks().end));
         let mut all = BytesMut::new();
         for at in blocks.clone() {
@@ -151,12 +163,23 @@ impl Reader {
     }
 
     fn demand(&self, numbers: std::ops::Range<BlockNumber>) {
-        let missing = numbers.filter(|number| !self.parts.store.holds(&self.hash, *number));
+        let is_here = |number: &BlockNumber| {
+            let (hash, number) = (self.hash, *number);
+            self.parts.store.holds(&hash, number) || self.parts.blocks.has(hash, number)
+        };
+        let missing = numbers.filter(|number| !is_here(number));
         self.parts.demands.demand(self.hash, missing);
     }
 
-    /// A file is opened: one of a single block will be read from its beginning.
+    /// A file is opened, however it is read then.
     pub(super) fn opened(&self, index: u32) {
+        if let Some(file) = self.manifest.file(index as usize) {
+            self.habit.opened(self.manifest.file_count() as u64, &self.manifest.object_id(&file));
+        }
+    }
+
+    /// A file is opened that is not whole: one of a single block will be read from its beginning.
+    pub(super) fn opened_served(&self, index: u32) {
         let file = self.manifest.file(index as usize);
         if let Some(file) = file.filter(|file| file.blocks().len() == 1) {
             self.demand(file.blocks());

@@ -218,9 +218,10 @@ impl Filesystem for View {
             return reply.error(Errno::EIO);
         }
         let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
+        self.reader.opened(index);
         match self.opens.open(request.unique().0, inode.0, || self.mode(index)) {
             Ok((handle, Mode::Served)) => {
-                self.reader.opened(index);
+                self.reader.opened_served(index);
                 reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
             }
             Ok((handle, Mode::Passthrough(id))) => {

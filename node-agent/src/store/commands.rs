@@ -1,6 +1,7 @@
 //! What the committer is asked to do.
 
 use super::error::StoreError;
+use super::evict::{BlockSets, Evicted};
 use super::gate::Pass;
 use super::manifests::Object;
 use hearth_core::manifest::ManifestHash;
@@ -49,11 +50,20 @@ pub(super) struct Free {
     pub(super) reply: Reply<()>,
 }
 
+/// Objects to give up, so that there is room for others.
+pub(super) struct Evict {
+    pub(super) objects: Vec<Arc<Object>>,
+    /// An object that has one of these does not go.
+    pub(super) stay: Arc<BlockSets>,
+    pub(super) reply: Reply<Evicted>,
+}
+
 /// Changes of object rows: many go into one transaction.
 pub(super) enum BlockCommand {
     Write(Write),
     GiveUp(GiveUp),
     Free(Free),
+    Evict(Evict),
 }
 
 /// Changes of manifests: one transaction each.

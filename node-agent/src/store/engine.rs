@@ -20,6 +20,7 @@ use super::subscription::Subscription;
 use super::sweep;
 use bytes::Bytes;
 use hearth_core::block::{self, BlockNumber};
+use hearth_core::evict::Room;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Holding;
@@ -226,15 +227,19 @@ impl Engine {
     }
 
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
-        let reserved = self.shared.space.reserve(bytes);
-        if reserved.as_ref().is_err_and(StoreError::is_no_space) {
-            count(&self.shared.stats.no_space, 1);
-        }
-        reserved
+        self.shared.space.reserve(bytes)
     }
 
     pub(super) fn subscribe(&self) -> (Vec<Holding>, Subscription) {
         self.shared.inventory.subscribe()
+    }
+
+    pub(super) fn room(&self, late: u64) -> Result<Room, StoreError> {
+        self.shared.space.room(late)
+    }
+
+    pub(super) fn room_of_held(&self, late: u64) -> Result<Room, StoreError> {
+        self.shared.space.room_of_held(late)
     }
 
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
@@ -255,7 +260,7 @@ impl Engine {
     }
 
     /// The manifest, which is to be adopted.
-    fn adopted(&self, hash: &ManifestHash) -> Result<Arc<Manifest>, StoreError> {
+    pub(super) fn adopted(&self, hash: &ManifestHash) -> Result<Arc<Manifest>, StoreError> {
         self.settle()?;
         let unknown = StoreError::UnknownManifest(*hash);
         if !self.shared.inventory.is_adopted(hash) {
@@ -339,6 +344,13 @@ impl Engine {
                 return Ok(());
             }
         }
+    }
+
+    /// What a reader does that has not found what it knew to be held.
+    #[cfg(test)]
+    pub(super) fn give_up_now(&self, hash: ManifestHash, file: usize, block: u64) {
+        let place = self.place(&hash, file, block).unwrap();
+        self.give_up(place, block, None, true).unwrap();
     }
 
     /// Makes the bytes durable and hands them to the committer, which replies.
@@ -443,8 +455,8 @@ impl Engine {
         }
     }
 
-    /// Drops a block that does not read back. Removed meanwhile by someone else is
-    /// fine too: the committer looks again.
+    /// Drops a block that does not read back. Evicted or removed meanwhile by someone else
+    /// is fine too: the committer looks again.
     fn give_up(
         &self,
         place: Place,
@@ -453,7 +465,6 @@ impl Engine {
         entire: bool,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let object = place.object;
-        tracing::warn!(object = %object.id, block, entire, "a block does not read back and is given up");
         self.queue()?.ask(|reply| {
             Command::Block(BlockCommand::GiveUp(GiveUp { object, block, sum, entire, reply }))
         })?;

@@ -76,6 +76,13 @@ struct Scope {
     origins: Vec<String>,
 }
 
+impl Scope {
+    fn of(manifest: &Manifest) -> Self {
+        let origins = manifest.origins().iter().map(|origin| origin.uri.clone()).collect();
+        Self { domain: manifest.domain().clone(), origins }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Decoded {
     kept: VecDeque<(ManifestHash, Arc<Manifest>)>,
@@ -154,6 +161,22 @@ impl Manifests {
         Some(manifest)
     }
 
+    /// Whether two manifests can list the same object at all.
+    pub(super) fn may_share(&self, manifest: &Manifest, other: &ManifestHash) -> Result<bool, StoreError> {
+        let known = self.decoded.lock().scopes.get(other).cloned();
+        let scope = match known {
+            Some(scope) => scope,
+            // Once it is decoded, its scope is known.
+            None => match self.load(other)? {
+                Some(manifest) => Arc::new(Scope::of(&manifest)),
+                None => return Ok(false),
+            },
+        };
+        let is_there = |uri: &String| scope.origins.contains(uri);
+        Ok(scope.domain == *manifest.domain()
+            && manifest.origins().iter().any(|origin| is_there(&origin.uri)))
+    }
+
     /// First block numbers of the manifest's files that are this object.
     pub(super) fn places(
         &self,
@@ -189,10 +212,7 @@ impl Manifests {
         let mut decoded = self.decoded.lock();
         decoded.in_use.insert(hash, Arc::downgrade(manifest));
         decoded.in_use.retain(|_, manifest| manifest.strong_count() > 0);
-        decoded.scopes.entry(hash).or_insert_with(|| {
-            let origins = manifest.origins().iter().map(|origin| origin.uri.clone()).collect();
-            Arc::new(Scope { domain: manifest.domain().clone(), origins })
-        });
+        decoded.scopes.entry(hash).or_insert_with(|| Arc::new(Scope::of(manifest)));
         decoded.kept.retain(|(kept, _)| *kept != hash);
         decoded.kept.push_back((hash, Arc::clone(manifest)));
         if decoded.kept.len() > KEPT {

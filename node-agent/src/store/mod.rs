@@ -34,6 +34,7 @@ mod committer;
 mod disk;
 mod engine;
 mod error;
+mod evict;
 #[cfg(test)]
 mod fake_disk;
 mod gate;
@@ -54,13 +55,16 @@ mod sweep;
 mod tests;
 
 pub use error::StoreError;
-pub use space::{MinFree, Reservation, Usage};
+pub use evict::{BlockSets, Evicted};
+pub use space::{Reservation, Usage};
 pub use stats::StoreStats;
 pub use subscription::{Subscription, Taken};
 
+use crate::config::units::Size;
 use bytes::Bytes;
 use engine::Engine;
 use hearth_core::block::BlockNumber;
+use hearth_core::evict::{Room, Watermarks};
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Holding;
@@ -74,9 +78,23 @@ pub struct StoreConfig {
     /// Its directory; made when it is not there.
     pub directory: PathBuf,
     /// Most bytes of blocks to hold; `None` for as much as `min_free` leaves.
-    pub capacity: Option<u64>,
+    pub capacity: Option<Size>,
     /// What must stay free on its file system.
-    pub min_free: MinFree,
+    pub min_free: Size,
+    /// When something has to go, and how much.
+    pub watermarks: Watermarks,
+}
+
+impl StoreConfig {
+    /// A store that takes as much as there is.
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            capacity: None,
+            min_free: Size::Bytes(0),
+            watermarks: Watermarks::default(),
+        }
+    }
 }
 
 /// Which store this is.
@@ -195,6 +213,30 @@ impl Store {
         self.0.whole_file(hash, file)
     }
 
+    /// Which of these files of an adopted manifest another adopted one lists, too, as the
+    /// same objects.
+    pub fn shared(
+        &self,
+        hash: &ManifestHash,
+        files: &RoaringBitmap,
+        other: &ManifestHash,
+    ) -> Result<RoaringBitmap, StoreError> {
+        self.0.shared(hash, files, other)
+    }
+
+    /// Gives up the objects of these files of an adopted manifest, in all manifests that
+    /// list them. Left alone are those that have one of the blocks in `stay`, and those
+    /// that somebody writes. Done when their files are unlinked; whoever has one open
+    /// keeps good bytes, and links that others made stay.
+    pub fn evict(
+        &self,
+        hash: &ManifestHash,
+        files: &[usize],
+        stay: Arc<BlockSets>,
+    ) -> Result<Evicted, StoreError> {
+        self.0.evict(hash, files, stay)
+    }
+
     /// Sets room for `bytes` aside until the guard is dropped.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
         self.0.reserve(bytes)
@@ -204,6 +246,17 @@ impl Store {
     /// both or in neither. Looks at memory only.
     pub fn subscribe(&self) -> (Vec<Holding>, Subscription) {
         self.0.subscribe()
+    }
+
+    /// How much room there is for a reservation. `late` are bytes that were given up and that
+    /// the file system does not show as free yet.
+    pub fn room(&self, late: u64) -> Result<Room, StoreError> {
+        self.0.room(late)
+    }
+
+    /// How much room what is held takes, reservations left out.
+    pub fn room_of_held(&self, late: u64) -> Result<Room, StoreError> {
+        self.0.room_of_held(late)
     }
 
     /// How full it is.

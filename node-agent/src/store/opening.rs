@@ -91,7 +91,7 @@ pub(super) fn open(
         };
         inventory.load(*hash, row.dataset.clone(), state, held);
     }
-    let space = Space::new(Arc::clone(&disk), layout.clone(), config.capacity, config.min_free);
+    let space = Space::new(Arc::clone(&disk), layout.clone(), config);
     space.set_used(loaded.used);
     if let Err(error) = space.keep_ballast() {
         tracing::warn!(%error, "there is no ballast: on a full disk the index may not be able to delete");

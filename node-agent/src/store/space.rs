@@ -1,8 +1,12 @@
 //! How much the store may still take.
 
+use super::StoreConfig;
 use super::disk::{Disk, SpaceFacts};
 use super::error::StoreError;
 use super::layout::Layout;
+use crate::config::units::Size;
+use hearth_core::evict::{Amount, Limits, Room, Watermarks};
+use hearth_core::explain;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -14,22 +18,6 @@ const BALLAST_BYTES: u64 = 4 << 20;
 /// Share of the inodes that stays free for others: at less than 5 % the kubelet
 /// begins to evict pods.
 const MIN_FREE_INODES_PERCENT: u64 = 10;
-
-/// What must stay free on the store's file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MinFree {
-    /// That many bytes.
-    Bytes(u64),
-    /// That share of the file system.
-    Percent(u8),
-}
-
-impl Default for MinFree {
-    /// The kubelet removes images at 85 % used and evicts pods soon after.
-    fn default() -> Self {
-        Self::Percent(15)
-    }
-}
 
 /// How full a store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +36,9 @@ pub struct Usage {
 pub(super) struct Space {
     disk: Arc<dyn Disk>,
     layout: Layout,
-    capacity: Option<u64>,
-    min_free: MinFree,
+    capacity: Option<Size>,
+    min_free: Size,
+    watermarks: Watermarks,
     used: AtomicU64,
     reserved: Mutex<u64>,
 }
@@ -82,8 +71,16 @@ impl Drop for Reservation {
 }
 
 impl Space {
-    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, capacity: Option<u64>, min_free: MinFree) -> Self {
-        Self { disk, layout, capacity, min_free, used: AtomicU64::new(0), reserved: Mutex::new(0) }
+    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, config: &StoreConfig) -> Self {
+        Self {
+            disk,
+            layout,
+            capacity: config.capacity,
+            min_free: config.min_free,
+            watermarks: config.watermarks,
+            used: AtomicU64::new(0),
+            reserved: Mutex::new(0),
+        }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -97,43 +94,69 @@ impl Space {
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, StoreError> {
         let facts = self.facts()?;
         let mut reserved = self.reserved.lock();
-        let wanted = reserved.saturating_add(bytes);
-        if let Some(capacity) = self.capacity
-            && self.used().saturating_add(wanted) > capacity
-        {
-            let used = self.used();
-            let why = format!(
-                "{bytes} bytes more than the {used} held and {reserved} reserved exceed the capacity of {capacity}"
-            );
+        let room = self.room_by(&facts, *reserved);
+        // Whether an inode is needed, too, is not known here: one more or less.
+        if let Some(shortage) = room.shortage(Amount { bytes, objects: 0 }) {
+            let why = match shortage.least.bytes {
+                0 => format!(
+                    "{} of {} inodes are used, and the rest is left to others",
+                    room.used.objects, facts.total_inodes
+                ),
+                short => format!(
+                    "{} more than the {} that store.capacity and store.minFree allow",
+                    explain::bytes(short),
+                    explain::bytes(room.limits.high.bytes)
+                ),
+            };
             return Err(StoreError::NoSpace { why });
         }
-        let keep = self.min_free_bytes(&facts);
-        if facts.free_bytes < keep.saturating_add(wanted) {
-            let free = facts.free_bytes;
-            let why = format!(
-                "{bytes} bytes more than {reserved} reserved leave less than {keep} of {free} free bytes"
-            );
-            return Err(StoreError::NoSpace { why });
-        }
-        let inodes = facts.total_inodes / 100 * MIN_FREE_INODES_PERCENT;
-        if facts.total_inodes > 0 && facts.free_inodes < inodes {
-            let free = facts.free_inodes;
-            return Err(StoreError::NoSpace {
-                why: format!("{free} inodes are free, and {inodes} must stay so"),
-            });
-        }
-        *reserved = wanted;
+        *reserved += bytes;
         Ok(Reservation { space: Arc::clone(self), bytes })
+    }
+
+    /// What a reservation has. `late` are bytes that the file system is still to show as free.
+    pub(super) fn room(&self, late: u64) -> Result<Room, StoreError> {
+        let mut facts = self.facts()?;
+        facts.free_bytes = facts.free_bytes.saturating_add(late);
+        Ok(self.room_by(&facts, *self.reserved.lock()))
+    }
+
+    /// What is held. Of what is reserved nobody knows how much is written already, so none
+    /// of it counts, neither here nor there.
+    pub(super) fn room_of_held(&self, late: u64) -> Result<Room, StoreError> {
+        let mut facts = self.facts()?;
+        let reserved = *self.reserved.lock();
+        facts.free_bytes = facts.free_bytes.saturating_add(late).saturating_add(reserved);
+        Ok(self.room_by(&facts, 0))
+    }
+
+    fn room_by(&self, facts: &SpaceFacts, reserved: u64) -> Room {
+        let inodes = match facts.total_inodes {
+            // The file system does not count them.
+            0 => u64::MAX,
+            total => total - total / 100 * MIN_FREE_INODES_PERCENT,
+        };
+        let capacity = Amount { bytes: self.capacity_by(facts), objects: inodes };
+        let used = Amount {
+            bytes: self.used().saturating_add(reserved),
+            objects: facts.total_inodes.saturating_sub(facts.free_inodes),
+        };
+        Room { used, limits: Limits::new(capacity, self.watermarks) }
+    }
+
+    /// Bytes of blocks that may be held, by configuration and by what others leave.
+    fn capacity_by(&self, facts: &SpaceFacts) -> u64 {
+        let keep = bytes_of(self.min_free, facts);
+        // What is held beyond that is to go: it can be less than what is used.
+        let possible = self.used().saturating_add(facts.free_bytes).saturating_sub(keep);
+        self.capacity.map_or(possible, |capacity| bytes_of(capacity, facts).min(possible))
     }
 
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         let facts = self.facts()?;
-        let used = self.used();
-        let room = facts.free_bytes.saturating_sub(self.min_free_bytes(&facts));
-        let possible = used.saturating_add(room);
         Ok(Usage {
-            capacity_bytes: self.capacity.map_or(possible, |capacity| capacity.min(possible)),
-            used_bytes: used,
+            capacity_bytes: self.capacity_by(&facts),
+            used_bytes: self.used(),
             free_bytes: facts.free_bytes,
         })
     }
@@ -162,14 +185,14 @@ impl Space {
         self.disk.remove(&self.layout.ballast()).unwrap_or(false)
     }
 
-    fn min_free_bytes(&self, facts: &SpaceFacts) -> u64 {
-        match self.min_free {
-            MinFree::Bytes(bytes) => bytes,
-            MinFree::Percent(percent) => facts.total_bytes / 100 * u64::from(percent),
-        }
-    }
-
     fn facts(&self) -> Result<SpaceFacts, StoreError> {
         self.disk.space(self.layout.root()).map_err(|error| StoreError::io(self.layout.root(), error))
+    }
+}
+
+fn bytes_of(size: Size, facts: &SpaceFacts) -> u64 {
+    match size {
+        Size::Bytes(bytes) => bytes,
+        Size::Percent(percent) => facts.total_bytes / 100 * u64::from(percent),
     }
 }

@@ -31,7 +31,7 @@ pub struct StoreStats {
     pub commits_failed: AtomicU64,
     /// Object files removed because nothing held them.
     pub orphans_removed: AtomicU64,
-    /// Times that something was refused for want of space.
+    /// Times that the disk was full when something was written.
     pub no_space: AtomicU64,
 }
 

@@ -69,6 +69,11 @@ impl InUse {
         free.then(|| Retiring { in_use: self.clone(), hash })
     }
 
+    /// Whether somebody uses a version.
+    pub fn uses(&self, hash: &ManifestHash) -> bool {
+        self.state.lock().used.contains_key(hash)
+    }
+
     /// How many versions are in use.
     #[cfg(test)]
     pub fn versions(&self) -> usize {

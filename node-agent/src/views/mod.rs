@@ -12,10 +12,12 @@
 //! views/fuse/<32 hex>       FUSE views, by the names of their records
 //! views/scratch              links and trees on their way in or out
 //! views/staging              mounts on their way to their targets
+//! views/unlinking            1 while files are given up, of which links may be left
 //! ```
 
 mod bind;
 mod error;
+mod evict;
 mod in_use;
 mod publish;
 mod record;
@@ -33,20 +35,23 @@ pub use publish::{Published, VolumeRequest, VolumeState};
 pub(crate) use tree::{DIRECTORY_MODE, FILE_MODE};
 pub use wants::together;
 
+use crate::blocks::Blocks;
 use crate::datasets::Datasets;
 use crate::events::Events;
 use crate::fill::Demands;
-use crate::fuse::{Blocks, ReaderParts};
+use crate::fuse::ReaderParts;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
-use crate::store::{Store, Taken};
+use crate::reads::Reads;
+use crate::store::{BlockSets, Store, Taken};
 use crate::versions::Versions;
 use bind::Binder;
 use error::io_error;
+use evict::Unlinking;
 use hearth_core::wire::report::Want;
 use in_use::Use;
-use parking_lot::Mutex;
-use record::{Records, name_of};
+use parking_lot::{Mutex, RwLock};
+use record::{Record, Records, name_of};
 use served::Served;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -65,6 +70,10 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 pub struct ViewParts {
     /// What is held.
     pub store: Store,
+    /// Blocks in memory.
+    pub blocks: Arc<Blocks>,
+    /// What is learned of how datasets are read.
+    pub reads: Reads,
     /// How Datasets are found.
     pub datasets: Datasets,
     /// How manifests are found.
@@ -88,6 +97,7 @@ pub struct ViewParts {
 pub struct Views(Arc<Inner>);
 
 struct Inner {
+    directory: PathBuf,
     store: Store,
     datasets: Datasets,
     manifests: Manifests,
@@ -96,6 +106,10 @@ struct Inner {
     binder: Binder,
     served: Served,
     published: Mutex<Volumes>,
+    /// Held to show files by their links, and alone to take links away.
+    links: RwLock<()>,
+    unlinking: Unlinking,
+    reads: Reads,
     /// Volumes that a call works on now.
     busy: Mutex<HashSet<String>>,
     in_use: InUse,
@@ -114,6 +128,29 @@ struct Volumes {
     records: Records,
     /// By the name of their record: their versions are not forgotten.
     uses: HashMap<String, Use>,
+    /// How often a record has changed.
+    changes: u64,
+    /// The blocks that native views show, as long as no record changes.
+    shown: Option<Arc<BlockSets>>,
+}
+
+impl Volumes {
+    /// Keeps a record, durably.
+    fn put(&mut self, record: Record) -> Result<(), ViewError> {
+        self.has_changed();
+        self.records.put(record)
+    }
+
+    /// Forgets a record; one that is not there is fine.
+    fn remove(&mut self, volume: &str, target: &Path) -> Result<Option<Record>, ViewError> {
+        self.has_changed();
+        self.records.remove(volume, target)
+    }
+
+    fn has_changed(&mut self) {
+        self.shown = None;
+        self.changes += 1;
+    }
 }
 
 impl Views {
@@ -135,15 +172,17 @@ impl Views {
         let (demands, arrived) = (Demands::default(), Arc::new(Notify::new()));
         let reader = ReaderParts {
             store: parts.store.clone(),
-            blocks: Arc::new(Blocks::new(parts.store.clone())),
+            blocks: parts.blocks,
             demands: demands.clone(),
             arrived: arrived.clone(),
             metrics: parts.metrics,
             timeout: parts.read_timeout,
             events: parts.events,
+            reads: parts.reads.clone(),
         };
         let (served, orphans) = Served::open(&directory.join("fuse"), reader, parts.keeper, parts.shutdown)?;
         let views = Self(Arc::new(Inner {
+            directory: directory.to_owned(),
             trees: Trees::open(parts.store.clone(), &trees, &scratch, &kept)?,
             binder: Binder::new(&directory.join("staging"))?,
             served,
@@ -151,7 +190,10 @@ impl Views {
             datasets: parts.datasets,
             manifests: parts.manifests,
             versions: parts.versions,
-            published: Mutex::new(Volumes { records, uses }),
+            published: Mutex::new(Volumes { records, uses, changes: 0, shown: None }),
+            links: RwLock::new(()),
+            unlinking: Unlinking::open(directory)?,
+            reads: parts.reads,
             busy: Mutex::default(),
             in_use,
             wants: watch::Sender::default(),
@@ -240,7 +282,11 @@ impl Views {
     /// Ends when all has to be looked at again.
     async fn grow(&self) -> Result<(), ViewError> {
         let inner = self.0.clone();
-        let feed = Arc::new(blocking(move || inner.trees.catch_up()).await?);
+        let caught_up = blocking(move || {
+            inner.finish_unlinking()?;
+            inner.trees.catch_up()
+        });
+        let feed = Arc::new(caught_up.await?);
         loop {
             self.0.grown.notify_waiters();
             feed.changed().await;

@@ -117,6 +117,8 @@ impl Views {
         let record = if view == View::Fuse { record.served(&want) } else { record };
         let (target, recorded, place) = (request.target.clone(), record.clone(), self.0.served.place(&name));
         let published = blocking(move || {
+            // From seeing that all is there until it is noted that it is shown.
+            let links = inner.links.read();
             let source = match view {
                 View::Fuse => place,
                 View::Native => {
@@ -135,7 +137,8 @@ impl Views {
             // FUSE session that ended.
             unmount_all(&target)?;
             // Before the mount: what is mounted is known after a crash.
-            inner.published.lock().records.put(recorded.clone())?;
+            inner.published.lock().put(recorded.clone())?;
+            drop(links);
             match view {
                 View::Fuse => inner.served.mount(&recorded, &Shown { hash, manifest, files: part.files })?,
                 View::Native => inner.served.unmount(&recorded.name())?,
@@ -148,6 +151,7 @@ impl Views {
             View::Fuse => self.0.want(name, want, Until::Unpublished),
             View::Native => self.0.unwant(&name),
         }
+        self.0.reads.of(&record.dataset).mounted();
         tracing::info!(dataset = record.dataset, manifest = ?hash, target = %request.target.display(), "published, {view}");
         Ok(Published::Now)
     }
@@ -168,7 +172,7 @@ impl Views {
                 _ => {}
             }
             let mut published = inner.published.lock();
-            let Some(record) = published.records.remove(&volume, &target)? else { return Ok(()) };
+            let Some(record) = published.remove(&volume, &target)? else { return Ok(()) };
             let used = published.uses.remove(&name_of(&volume, &target));
             let shared = published
                 .records
@@ -261,6 +265,8 @@ impl Views {
                 return Ok(View::Native);
             }
             self.0.want(name.to_owned(), want.clone(), Until::Forgotten);
+            // What was all here and was given up since is looked at again when somebody asks.
+            self.0.demands.demand(want.manifest, missing.min());
             let held = part.selected.bytes.saturating_sub(manifest.bytes_of(&missing));
             let is_enough =
                 |percent| u128::from(held) * 100 >= u128::from(part.selected.bytes) * u128::from(percent);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::OriginConfig;
 use crate::events::PodReference;
+use crate::evict::{Evictor, EvictorParts, StandingParts};
 use crate::fill::{Fill, FillParts};
 use crate::origin::Origins;
 use crate::origin::s3::fake::FakeS3;
@@ -21,6 +22,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use walkdir::WalkDir;
 
+#[path = "evict_tests.rs"]
+mod evict;
 #[path = "fuse_tests.rs"]
 mod fuse;
 
@@ -31,6 +34,8 @@ struct World {
     api: FakeApi,
     origins: Arc<Origins>,
     store: Store,
+    blocks: Arc<Blocks>,
+    reads: Reads,
     views: Views,
     told: watch::Sender<Told>,
     versions: Versions,
@@ -58,6 +63,11 @@ fn may_mount() -> bool {
 impl World {
     /// A bucket with these files, a Dataset of it that is listed, and an agent that fetches what volumes want.
     async fn new(objects: &[(&str, usize)]) -> Self {
+        Self::with_capacity(objects, None).await
+    }
+
+    /// The same with a store of so many bytes.
+    async fn with_capacity(objects: &[(&str, usize)], capacity: Option<u64>) -> Self {
         let fake = FakeS3::start().await;
         let content: Tree = objects
             .iter()
@@ -68,16 +78,19 @@ impl World {
             fake.faults.lock().put(key.as_bytes(), bytes);
         }
         let directory = tempfile::tempdir().unwrap();
-        let store = open_store(&directory.path().join("store"), None);
+        let store = open_store(&directory.path().join("store"), capacity);
+        let (blocks, reads) = (Arc::new(Blocks::new(store.clone())), Reads::default());
         let (api, origins) = (FakeApi::default(), patient_origins());
         let metrics = metrics();
         let (told, versions) = versions::channel();
-        let views = open(&directory, &store, &api, &versions, &metrics);
+        let views = open(&directory, &store, (&blocks, &reads), &api, &versions, &metrics);
         let mut world = Self {
             fake,
             api,
             origins,
             store,
+            blocks,
+            reads,
             views,
             told,
             versions,
@@ -112,6 +125,18 @@ impl World {
     fn run(&mut self) {
         self.shutdown = CancellationToken::new();
         let nobody: Known = watch::channel(Vec::new()).1;
+        let evictor = Evictor::new(EvictorParts {
+            store: self.store.clone(),
+            views: self.views.clone(),
+            reads: self.reads.clone(),
+            standings: StandingParts {
+                datasets: Datasets::new(self.api.client()),
+                in_use: self.views.in_use(),
+                wants: self.views.wants(),
+            },
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+        });
         let parts = FillParts {
             store: self.store.clone(),
             datasets: Datasets::new(self.api.client()),
@@ -119,6 +144,8 @@ impl World {
             origins: self.origins.clone(),
             metrics: metrics(),
             demands: self.views.demands(),
+            blocks: self.blocks.clone(),
+            room: Arc::new(evictor),
         };
         let (fill, _) = Fill::new(&OriginConfig::default(), parts);
         tokio::spawn(fill.run(self.views.wants(), self.shutdown.clone()));
@@ -128,7 +155,8 @@ impl World {
     /// The agent ends without a word and starts again.
     fn restart(&mut self) {
         self.shutdown.cancel();
-        self.views = open(&self.directory, &self.store, &self.api, &self.versions, &self.metrics);
+        let memory = (&self.blocks, &self.reads);
+        self.views = open(&self.directory, &self.store, memory, &self.api, &self.versions, &self.metrics);
         self.run();
     }
 
@@ -222,6 +250,7 @@ impl Drop for World {
 fn open(
     directory: &tempfile::TempDir,
     store: &Store,
+    (blocks, reads): (&Arc<Blocks>, &Reads),
     api: &FakeApi,
     versions: &Versions,
     metrics: &Arc<Metrics>,
@@ -229,6 +258,8 @@ fn open(
     let nobody: Known = watch::channel(Vec::new()).1;
     let parts = ViewParts {
         store: store.clone(),
+        blocks: blocks.clone(),
+        reads: reads.clone(),
         datasets: Datasets::new(api.client()),
         manifests: Manifests::new(store.clone(), nobody),
         versions: versions.clone(),

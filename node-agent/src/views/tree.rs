@@ -1,8 +1,8 @@
 //! A tree of hard links to the store's object files: what a native view shows.
 //!
-//! A link is made when its file is whole and is never taken back: whoever reads the
-//! tree keeps good bytes. When the store has fetched a damaged file anew, the link is
-//! replaced by one to the new object, in one step.
+//! A link is made when its file is whole, and taken back only when the store gives the file
+//! up and no native view shows it: whoever reads the tree keeps good bytes. When the store
+//! has fetched a damaged file anew, the link is replaced by one to the new object, in one step.
 
 use super::error::{ViewError, io_error};
 use crate::store::Store;
@@ -49,6 +49,22 @@ impl Tree {
     /// These files have come anew: their links may be to objects that are gone.
     pub(super) fn doubt(&self, files: &RoaringBitmap) {
         *self.linked.lock() -= files;
+    }
+
+    /// Takes the links of these files away, as they hold the room of what the store gave up.
+    pub(super) fn unlink(&self, manifest: &Manifest, files: &RoaringBitmap) -> Result<(), ViewError> {
+        let mut linked = self.linked.lock();
+        *linked -= files;
+        for file in files.iter().filter_map(|index| manifest.file(index as usize)) {
+            let path = self.root.join(file.path);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("cannot remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Links those of the files that are whole; whether all are.

@@ -142,6 +142,21 @@ impl Trees {
         Ok(true)
     }
 
+    /// Takes the links of all files away that have any of these blocks of a version.
+    pub(super) fn unlink(&self, hash: &ManifestHash, blocks: &RoaringBitmap) -> Result<(), ViewError> {
+        let Some(manifest) = self.store.manifest(hash)? else { return Ok(()) };
+        let files = files_of(&manifest, blocks);
+        self.trees_of(hash).iter().try_for_each(|tree| tree.unlink(&manifest, &files))
+    }
+
+    /// The trees of a version and of parts of it; that of all of it may be from an earlier run.
+    fn trees_of(&self, hash: &ManifestHash) -> Vec<Arc<Tree>> {
+        let whole = self.tree(&(*hash, Vec::new()));
+        let trees = self.trees.lock();
+        let parts = trees.iter().filter(|((of, globs), _)| of == hash && !globs.is_empty());
+        parts.map(|(_, tree)| tree.clone()).chain([whole]).collect()
+    }
+
     fn forget(&self, hash: &ManifestHash) -> Result<(), ViewError> {
         let keys: Vec<Key> = self.trees.lock().keys().filter(|(of, _)| of == hash).cloned().collect();
         // One that was retired and adopted again is in use, and grows anew.

@@ -7,6 +7,7 @@ use hearth_api::Dataset;
 use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestHash, SkipReason};
 use hearth_core::object::{AccessDomain, Validator};
 use hearth_core::wire::report::{POD_PRIORITY, Want};
+use hearth_node_agent::blocks::Blocks;
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
 use hearth_node_agent::datasets::Datasets;
@@ -14,7 +15,7 @@ use hearth_node_agent::fill::{Demands, Fill, FillParts};
 use hearth_node_agent::manifests::Manifests;
 use hearth_node_agent::metrics::Metrics;
 use hearth_node_agent::origin::{Address, AllowedRoots, OriginError, Origins, Sink};
-use hearth_node_agent::store::{MinFree, Store, StoreConfig};
+use hearth_node_agent::store::{Store, StoreConfig};
 use hearth_tests::s3::{ACCESS_KEY, REGION, SECRET_KEY};
 use kube::client::Body;
 use serde_json::json;
@@ -41,9 +42,7 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
     let hash = ManifestHash::of(&encoding);
     let blocks = u64::from(manifest.blocks());
 
-    let store_config =
-        StoreConfig { directory: job.directory.clone(), capacity: None, min_free: MinFree::Bytes(0) };
-    let store = Store::open(&store_config)?;
+    let store = Store::open(&StoreConfig::at(&job.directory))?;
     store.put_manifest(hash, &format!("{NAMESPACE}/{}", job.folder), &encoding)?;
     let parts = FillParts {
         store: store.clone(),
@@ -52,6 +51,8 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
         origins,
         metrics,
         demands: Demands::default(),
+        blocks: Arc::new(Blocks::new(store.clone())),
+        room: Arc::new(store.clone()),
     };
     let (fill, status) = Fill::new(&config, parts);
     let (wants, receiver) = watch::channel(Vec::new());

@@ -8,7 +8,7 @@
 use anyhow::Context;
 use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin};
 use hearth_core::object::{AccessDomain, Validator};
-use hearth_node_agent::store::{MinFree, Store, StoreConfig, bulk};
+use hearth_node_agent::store::{Store, StoreConfig, bulk};
 use hearth_tests::measure::empty_page_cache;
 use std::path::Path;
 use std::process::Command;
@@ -33,14 +33,10 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn config(directory: &Path) -> StoreConfig {
-    StoreConfig { directory: directory.to_owned(), capacity: None, min_free: MinFree::Bytes(0) }
-}
-
 /// The process under test: what an agent must know before its first report.
 fn open(directory: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
-    let store = Store::open(&config(directory))?;
+    let store = Store::open(&StoreConfig::at(directory))?;
     let (holdings, _subscription) = store.subscribe();
     let identity = store.identity();
     let took = started.elapsed();
@@ -66,7 +62,7 @@ fn measure() -> anyhow::Result<()> {
     eprintln!("making a store of {BLOCKS} blocks in {DATASETS} datasets…");
     for dataset in 0..DATASETS {
         let encoding = manifest(dataset)?;
-        bulk::make(&config(directory.path()), &format!("bench/set-{dataset}"), &encoding, |file| {
+        bulk::make(&StoreConfig::at(directory.path()), &format!("bench/set-{dataset}"), &encoding, |file| {
             file % 2 == 0
         })?;
     }

@@ -171,11 +171,6 @@ fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
     let mut rows = Vec::new();
     for work in ALL {
         let mut results: Vec<Vec<f64>> = variants.iter().map(|_| Vec::new()).collect();
-        if !is_cold {
-            for variant in variants {
-                work.run(&variant.root, 0)?;
-            }
-        }
         for round in 0..ROUNDS {
             for turn in 0..variants.len() {
                 // Each is first in its turn.
@@ -184,11 +179,10 @@ fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
                 if round >= variant.rounds {
                     continue;
                 }
-                if is_cold {
-                    empty_page_cache()?;
-                } else if round == 0 {
-                    // The same order as the one that is measured leaves everything as it was.
-                    work.run(&variant.root, 1)?;
+                // What others read may have taken the memory of what this one read before.
+                match is_cold {
+                    true => empty_page_cache()?,
+                    false => _ = work.run(&variant.root, 1 + round as u64)?,
                 }
                 let took = work.run(&variant.root, 1 + round as u64);
                 results[which].push(took.with_context(|| variant.name.clone())?.as_secs_f64());

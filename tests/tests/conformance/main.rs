@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use hearth_tests::cluster::{Cluster, nodes};
+use hearth_tests::cluster::{Cluster, ClusterOptions, nodes};
 use hearth_tests::datasets::FETCH;
 use hearth_tests::environment;
+use hearth_tests::measure::empty_page_cache;
 use hearth_tests::process::Process;
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
@@ -114,7 +115,16 @@ async fn held(cluster: &Cluster) -> Result<()> {
 
 #[test]
 fn a_mount_reads_like_a_plain_directory_through_faults() -> Result<()> {
-    volumes::e2e(nodes(1), async |cluster| {
+    reads_like_a_plain_directory(nodes(1))
+}
+
+#[test]
+fn so_it_does_when_the_node_has_room_for_a_third_of_it() -> Result<()> {
+    reads_like_a_plain_directory(nodes(1).agent_config(&json!({"store": {"capacity": "40Mi"}})))
+}
+
+fn reads_like_a_plain_directory(options: ClusterOptions) -> Result<()> {
+    volumes::e2e(options, async |cluster| {
         let faults = environment::number("HEARTH_FAULTS", DEFAULT_FAULTS)?;
         let seed = environment::number("HEARTH_FAULT_SEED", fastrand::u64(..1_000_000))?;
         eprintln!("{faults} faults; HEARTH_FAULT_SEED={seed} repeats this run");
@@ -127,6 +137,8 @@ fn a_mount_reads_like_a_plain_directory_through_faults() -> Result<()> {
         cluster.s3.proxy.release_gets();
         for fault in 0..faults {
             call_more(&mut models, random.u64(0..5_000)).await?;
+            // Or nobody would ask for what is not kept again.
+            empty_page_cache()?;
             match fault % 3 {
                 0 => cluster.s3.proxy.fail_next_gets(random.u64(1..6)),
                 1 => {

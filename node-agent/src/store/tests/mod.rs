@@ -2,6 +2,7 @@
 
 mod bulk;
 mod damage;
+mod evict;
 mod manifests;
 mod power;
 mod real;
@@ -10,8 +11,8 @@ mod space;
 use super::engine::Engine;
 use super::fake_disk::{FakeDisk, Random};
 use super::layout::Layout;
-use super::space::MinFree;
 use super::{StoreConfig, StoreError};
+use crate::config::units::Size;
 use hearth_core::block;
 use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin};
 use hearth_core::object::{AccessDomain, ObjectId, Validator};
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) fn config() -> StoreConfig {
-    StoreConfig { directory: PathBuf::from("/store"), capacity: None, min_free: MinFree::Bytes(0) }
+    StoreConfig::at("/store")
 }
 
 pub(super) fn layout() -> Layout {

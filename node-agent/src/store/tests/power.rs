@@ -25,6 +25,10 @@ enum Step {
         file: usize,
     },
     Retire(usize),
+    Evict {
+        version: usize,
+        file: usize,
+    },
     Reopen,
     /// The power fails after so many changes of the disk.
     CutAfter(u64),
@@ -51,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => place().prop_map(|(version, file, block)| Step::Read { version, file, block }),
         1 => (0..VERSIONS, 0usize..4).prop_map(|(version, file)| Step::Damage { version, file }),
         1 => (0..VERSIONS).prop_map(Step::Retire),
+        2 => (0..VERSIONS, 0usize..4).prop_map(|(version, file)| Step::Evict { version, file }),
         1 => Just(Step::Reopen),
         2 => (0u64..120).prop_map(Step::CutAfter),
         2 => any::<u64>().prop_map(Step::Cut),
@@ -167,6 +172,18 @@ impl World {
                 let hash = self.versions[version].hash;
                 let _ = store.retire(&hash);
                 self.forget_unlisted();
+            }
+            Step::Evict { version, file } => {
+                let evicted = &self.versions[version];
+                let file = file % evicted.manifest.file_count();
+                let id = evicted.object(file);
+                // Whether it is answered or not: it may be gone.
+                self.published.retain(|(published, _)| *published != id);
+                if let Ok(gone) = store.evict(&evicted.hash, &[file], Arc::default()) {
+                    self.lost.remove(&id);
+                    assert_eq!(gone.amount.objects, 1);
+                    assert!(!self.disk.files_below(&layout().objects()).contains(&evicted.path(file)));
+                }
             }
             Step::Reopen => {
                 self.store = None;

@@ -6,7 +6,7 @@ use crate::store::fake_disk::FakeDisk;
 #[test]
 fn reservations_keep_to_the_capacity() {
     let (disk, version) = (FakeDisk::default(), small());
-    let config = StoreConfig { capacity: Some(2000), ..config() };
+    let config = StoreConfig { capacity: Some(Size::Bytes(2000)), ..config() };
     let store = Engine::open(Arc::new(disk), &config).unwrap();
     version.put(&store).unwrap();
     let mut first = store.reserve(1500).unwrap();
@@ -27,7 +27,7 @@ fn reservations_keep_to_the_capacity() {
 fn reservations_leave_others_their_share() {
     let disk = FakeDisk::default();
     disk.set_capacity(Some(100 << 20));
-    let config = StoreConfig { min_free: MinFree::Percent(15), ..config() };
+    let config = StoreConfig { min_free: Size::Percent(15), ..config() };
     let store = Engine::open(Arc::new(disk.clone()), &config).unwrap();
     let free = (100u64 << 20) - disk.used();
     let keep = (100u64 << 20) / 100 * 15;

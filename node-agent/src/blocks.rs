@@ -1,5 +1,5 @@
-//! A few blocks in memory, read from the store and found good: reads come in much
-//! smaller pieces than a block.
+//! A few blocks in memory, read from the store and found good, or fetched and not kept
+//! there: reads come in much smaller pieces than a block.
 
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ const SLOTS: usize = 8;
 type Key = (ManifestHash, BlockNumber);
 
 /// Blocks of the store, the latest of them in memory.
-pub(crate) struct Blocks {
+pub struct Blocks {
     store: Store,
     kept: Mutex<Kept>,
     /// Whoever reads a block holds its slot.
@@ -30,18 +30,24 @@ struct Kept {
 }
 
 impl Blocks {
-    pub(crate) fn new(store: Store) -> Self {
+    /// Nothing is in memory yet.
+    pub fn new(store: Store) -> Self {
         let kept = Kept { blocks: LruCache::unbounded(), bytes: 0 };
         Self { store, kept: Mutex::new(kept), slots: Default::default() }
     }
 
     /// A block if it is in memory.
-    pub(super) fn kept(&self, hash: ManifestHash, number: BlockNumber) -> Option<Bytes> {
+    pub(crate) fn kept(&self, hash: ManifestHash, number: BlockNumber) -> Option<Bytes> {
         self.kept.lock().blocks.get(&(hash, number)).cloned()
     }
 
+    /// Whether a block is in memory. It does not count as used by this.
+    pub(crate) fn has(&self, hash: ManifestHash, number: BlockNumber) -> bool {
+        self.kept.lock().blocks.contains(&(hash, number))
+    }
+
     /// The block of that number, which is of this file; `None` when it is not held.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         hash: ManifestHash,
         file: &File<'_>,
@@ -67,7 +73,7 @@ impl Blocks {
     }
 
     /// Keeps a block that is good.
-    pub(super) fn keep(&self, key: Key, block: Bytes) {
+    pub(crate) fn keep(&self, key: Key, block: Bytes) {
         let mut kept = self.kept.lock();
         kept.bytes += block.len();
         if let Some((_, before)) = kept.blocks.push(key, block) {

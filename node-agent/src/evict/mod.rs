@@ -1,0 +1,406 @@
+//! Makes room in the store, and keeps it within its limits.
+//!
+//! Which version is worth how much is gathered in `standings`; `choose` goes through what
+//! the store holds and lets [`hearth_core::evict`] decide. Here the decisions are carried
+//! out, one at a time, so that nothing is given up twice for the same need.
+
+mod choose;
+mod standings;
+#[cfg(test)]
+mod tests;
+
+use crate::fill::{MakeRoom, NoRoom, Visitor};
+use crate::metrics::Metrics;
+use crate::reads::Reads;
+use crate::store::{Reservation, Store, StoreError};
+use crate::views::{ViewError, Views};
+use choose::{Chosen, Held};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hearth_core::evict::{Amount, Claim, NotEnough, Shortage, Standing};
+use hearth_core::explain;
+use hearth_core::manifest::ManifestHash;
+use parking_lot::Mutex;
+use standings::{Standings, Version};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use standings::StandingParts;
+
+/// How often it is looked whether others have filled the disk.
+const LOOK: Duration = Duration::from_secs(5);
+/// Before the first look: by then it has been said what is needed here.
+const SETTLE: Duration = Duration::from_secs(30);
+/// When to look again after nothing could be done.
+const RESIGN: Duration = Duration::from_secs(60);
+/// Longest wait for those who make room already.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it holds that nothing yields, at least; and in lengths of the search that found so.
+const REFUSED: Duration = Duration::from_secs(5);
+const SEARCHES: u32 = 10;
+/// How long the file system may take to show what was given up as free: a file that is
+/// open keeps its room, and some free it later anyway.
+const LATE: Duration = Duration::from_secs(60);
+/// Objects given up at a time: a volume that is being published waits no longer than for them.
+const OBJECTS_AT_ONCE: usize = 256;
+
+/// What making room needs.
+pub struct EvictorParts {
+    /// What is held.
+    pub store: Store,
+    /// What is shown, and by which links.
+    pub views: Views,
+    /// How it is read.
+    pub reads: Reads,
+    /// What versions are worth.
+    pub standings: StandingParts,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the agent is asked to end.
+    pub shutdown: CancellationToken,
+}
+
+/// Makes room. Clones are the same.
+#[derive(Clone)]
+pub struct Evictor(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    views: Views,
+    reads: Reads,
+    standings: Standings,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    /// Whoever makes room.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    refused: Mutex<Option<Refused>>,
+    late: Mutex<Option<Late>>,
+}
+
+/// Leave to make room, until it is made: also when nobody waits for it any more.
+type Turn = OwnedMutexGuard<()>;
+
+/// What was last refused.
+#[derive(Clone, Copy)]
+struct Refused {
+    until: Instant,
+    standing: Standing,
+    why: NotEnough,
+}
+
+/// What was last given up.
+#[derive(Clone, Copy)]
+struct Late {
+    until: Instant,
+    /// Bytes held and free, once the file system shows them.
+    sum: u64,
+}
+
+/// Why something is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// For what is of more value.
+    Room,
+    /// For what is of the same value and read more.
+    Exchange,
+    /// To keep within the limits.
+    Limit,
+}
+
+impl Reason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Exchange => "exchange",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+impl Evictor {
+    /// Nothing is given up yet.
+    pub fn new(parts: EvictorParts) -> Self {
+        Self(Arc::new(Inner {
+            store: parts.store,
+            views: parts.views,
+            reads: parts.reads,
+            standings: Standings::new(parts.standings),
+            metrics: parts.metrics,
+            shutdown: parts.shutdown,
+            turn: Arc::default(),
+            refused: Mutex::default(),
+            late: Mutex::default(),
+        }))
+    }
+
+    /// Keeps within the limits until the agent ends.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let shutdown = self.0.shutdown.clone();
+        let mut pause = SETTLE;
+        while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            pause = match shutdown.run_until_cancelled(self.0.keep_limits()).await {
+                Some(Err(why)) => {
+                    tracing::warn!("the store is above its limit: {why}");
+                    RESIGN
+                }
+                Some(Ok(())) | None => LOOK,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl MakeRoom for Evictor {
+    fn reserve(&self, hash: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>> {
+        self.0.reserve(hash, bytes).boxed()
+    }
+
+    fn admit(&self, visitor: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>> {
+        let inner = self.0.clone();
+        async move { inner.admit(visitor).await }.boxed()
+    }
+}
+
+impl Inner {
+    async fn keep_limits(self: &Arc<Self>) -> Result<(), NoRoom> {
+        let known: BTreeSet<String> =
+            self.store.manifests().into_iter().map(|(_, dataset)| dataset).collect();
+        self.reads.retain(|dataset| known.contains(dataset));
+        if self.shortage(Claim::Limit, 0)?.is_none() {
+            return Ok(());
+        }
+        let versions = self.standings.of(self.store.manifests()).await;
+        let turn = self.turn().await?;
+        self.make_room(turn, versions, Claim::Limit, 0, Reason::Limit).await
+    }
+
+    async fn reserve(self: &Arc<Self>, hash: ManifestHash, bytes: u64) -> Result<Reservation, NoRoom> {
+        if let Some(reservation) = self.free(bytes)? {
+            return Ok(reservation);
+        }
+        let versions = self.standings.of(self.store.manifests()).await;
+        let turn = self.turn().await?;
+        // Whoever was first may have made enough room.
+        if let Some(reservation) = self.free(bytes)? {
+            return Ok(reservation);
+        }
+        self.room_for(turn, versions, &hash, bytes).await?;
+        Ok(self.store.reserve(bytes)?)
+    }
+
+    /// Does not wait for others: the reader has its block, and it may come again.
+    async fn admit(self: Arc<Self>, visitor: Visitor) -> Result<Option<Reservation>, NoRoom> {
+        let Visitor { hash, bytes, .. } = visitor;
+        if let Some(reservation) = self.free(bytes)? {
+            return Ok(Some(reservation));
+        }
+        let Ok(turn) = self.turn.clone().try_lock_owned() else { return Ok(None) };
+        let versions = self.standings.of(self.store.manifests()).await;
+        if self.refusal(standing_of(&versions, &hash)).is_none() {
+            match self.room_for(turn, versions, &hash, bytes).await {
+                Ok(()) => {}
+                Err(NoRoom::NotEnough(why)) => tracing::debug!("a reader's block is not kept: {why}"),
+                Err(error) => return Err(error),
+            }
+            // What nothing of less value yields for, is exchanged when it comes again.
+            return Ok(self.free(bytes)?);
+        }
+        let inner = self.clone();
+        blocking(move || {
+            let _turn = turn;
+            let Some(shortage) = inner.shortage(Claim::Version(standing_of(&versions, &hash)), bytes)? else {
+                return Ok(inner.free(bytes)?);
+            };
+            let held = Held { store: &inner.store, shown: &*inner.views.shown()?, reads: &inner.reads };
+            let chosen = held.displaced(&versions, &visitor, shortage)?;
+            if chosen.is_empty() {
+                return Ok(None);
+            }
+            inner.give_up(&versions, &chosen, Reason::Exchange, |_| {})?;
+            Ok(inner.free(bytes)?)
+        })
+        .await
+    }
+
+    async fn turn(&self) -> Result<Turn, NoRoom> {
+        let late = |_| NoRoom::Failed(format!("others made room for longer than {} s", PATIENCE.as_secs()));
+        tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await.map_err(late)
+    }
+
+    /// Room that is there already.
+    fn free(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
+        match self.store.reserve(bytes) {
+            Ok(reservation) => Ok(Some(reservation)),
+            Err(error) if error.is_no_space() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn shortage(&self, claim: Claim, bytes: u64) -> Result<Option<Shortage>, StoreError> {
+        let late = *self.late.lock();
+        let late = match late.filter(|late| late.until > Instant::now()) {
+            Some(late) => late.sum.saturating_sub(self.sum()?),
+            None => 0,
+        };
+        Ok(match claim {
+            Claim::Version(_) => self.store.room(late)?.shortage(Amount { bytes, objects: 1 }),
+            // No more than has to be: others may free the disk again.
+            Claim::Limit => self
+                .store
+                .room_of_held(late)?
+                .shortage(Amount::default())
+                .map(|shortage| Shortage { wanted: shortage.least, ..shortage }),
+        })
+    }
+
+    fn sum(&self) -> Result<u64, StoreError> {
+        let usage = self.store.usage()?;
+        Ok(usage.used_bytes.saturating_add(usage.free_bytes))
+    }
+
+    /// Why there was no room for a version of that standing, if that still holds.
+    fn refusal(&self, standing: Standing) -> Option<NotEnough> {
+        let refused = *self.refused.lock();
+        let holds = |refused: &Refused| refused.until > Instant::now() && standing <= refused.standing;
+        refused.filter(holds).map(|refused| refused.why)
+    }
+
+    /// Makes room in place of what is of less value than a version.
+    async fn room_for(
+        self: &Arc<Self>,
+        turn: Turn,
+        versions: Vec<Version>,
+        hash: &ManifestHash,
+        bytes: u64,
+    ) -> Result<(), NoRoom> {
+        let standing = standing_of(&versions, hash);
+        match self.refusal(standing) {
+            Some(why) => Err(why.into()),
+            None => self.make_room(turn, versions, Claim::Version(standing), bytes, Reason::Room).await,
+        }
+    }
+
+    /// Makes room for `bytes` more. Returns when there is enough; it goes on from there down
+    /// to the low watermark.
+    async fn make_room(
+        self: &Arc<Self>,
+        turn: Turn,
+        mut versions: Vec<Version>,
+        claim: Claim,
+        bytes: u64,
+        reason: Reason,
+    ) -> Result<(), NoRoom> {
+        let (sender, enough) = oneshot::channel();
+        let inner = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let mut sender = Some(sender);
+            let mut tell = |made| _ = sender.take().map(|sender| sender.send(made));
+            let made = inner.make_room_now(&mut versions, claim, bytes, reason, || tell(Ok(())));
+            tell(made);
+        });
+        enough.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Calls `enough` as soon as there is enough room.
+    fn make_room_now(
+        &self,
+        versions: &mut [Version],
+        claim: Claim,
+        bytes: u64,
+        reason: Reason,
+        mut enough: impl FnMut(),
+    ) -> Result<(), NoRoom> {
+        let Some(shortage) = self.shortage(claim, bytes)? else { return Ok(()) };
+        let began = Instant::now();
+        choose::sort(versions, &self.reads);
+        let shown = self.views.shown().map_err(no_room)?;
+        let held = Held { store: &self.store, shown: &shown, reads: &self.reads };
+        let chosen = match held.plan(versions, claim, shortage)? {
+            Ok(chosen) => chosen,
+            Err(why) => {
+                if let Claim::Version(standing) = claim {
+                    let until = Instant::now() + REFUSED.max(began.elapsed() * SEARCHES);
+                    *self.refused.lock() = Some(Refused { until, standing, why });
+                }
+                return Err(why.into());
+            }
+        };
+        let so_far = |amount: Amount| {
+            if amount.covers(shortage.least) {
+                enough();
+            }
+        };
+        self.give_up(versions, &chosen, reason, so_far).map_err(no_room)
+    }
+
+    /// Gives objects up, and tells after some how much it is so far.
+    fn give_up(
+        &self,
+        versions: &[Version],
+        chosen: &[Chosen],
+        reason: Reason,
+        mut so_far: impl FnMut(Amount),
+    ) -> Result<(), ViewError> {
+        let before = self.sum()?;
+        let mut all = Amount::default();
+        for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
+            let version = &versions[of_version[0].version];
+            let mut amount = Amount::default();
+            for objects in of_version.chunks(OBJECTS_AT_ONCE) {
+                if self.shutdown.is_cancelled() {
+                    return Ok(());
+                }
+                let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
+                let evicted = self.views.evict(&version.hash, &files)?.amount;
+                (amount, all) = (amount.plus(evicted), all.plus(evicted));
+                *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before });
+                so_far(all);
+            }
+            self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
+            self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);
+            let (dataset, manifest) = (&version.dataset, version.hash);
+            let (files, bytes) = (amount.objects, explain::bytes(amount.bytes));
+            match reason {
+                // One for each block that comes.
+                Reason::Exchange => {
+                    tracing::debug!(dataset, ?manifest, files, bytes, "given up for what is read more")
+                }
+                Reason::Room => {
+                    tracing::info!(dataset, ?manifest, files, bytes, "given up for what is of more value")
+                }
+                Reason::Limit => {
+                    tracing::info!(dataset, ?manifest, files, bytes, "given up to keep to the limit")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of a version for which there is to be room. What it is worth is not guessed in its favour.
+fn standing_of(versions: &[Version], hash: &ManifestHash) -> Standing {
+    let found = versions.iter().find(|version| version.hash == *hash);
+    // One that is not known to the store holds nothing and gets nothing.
+    found.map_or_else(Standing::default, |version| match version.is_known {
+        true => version.standing,
+        false => Standing { pinned: false, ..version.standing },
+    })
+}
+
+/// Runs what blocks on the disk where blocking is allowed. Once begun it goes on to its end.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Result<T, NoRoom> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?.map_err(no_room)
+}
+
+fn no_room(error: ViewError) -> NoRoom {
+    match error {
+        ViewError::Store(error) => error.into(),
+        error => NoRoom::Failed(error.to_string()),
+    }
+}

@@ -1,0 +1,57 @@
+//! Where room for blocks comes from.
+
+use crate::store::{Reservation, Store, StoreError};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hearth_core::evict::NotEnough;
+use hearth_core::manifest::{Manifest, ManifestHash};
+use std::sync::Arc;
+
+/// Why there is no room.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoRoom {
+    /// What could be given up is not enough.
+    #[error("there is no room: {0}")]
+    NotEnough(#[from] NotEnough),
+    /// The store says so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be made.
+    #[error("room cannot be made: {0}")]
+    Failed(String),
+}
+
+/// A block that has come for a reader, and for which there is no room.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// The version by which it came.
+    pub hash: ManifestHash,
+    /// That version.
+    pub manifest: Arc<Manifest>,
+    /// Its file.
+    pub file: usize,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Makes room in the store.
+pub trait MakeRoom: Send + Sync {
+    /// Room for `bytes` more of a version, in place of what is of less value.
+    fn reserve(&self, hash: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>>;
+
+    /// Room for a block also in place of what is of the same value but read less; `None`
+    /// when there is no such thing.
+    fn admit(&self, visitor: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>>;
+}
+
+/// Nothing makes room for anything.
+impl MakeRoom for Store {
+    fn reserve(&self, _: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>> {
+        // Looks at counters and at the file system's, which takes no longer than a lock.
+        std::future::ready(Store::reserve(self, bytes).map_err(NoRoom::Store)).boxed()
+    }
+
+    fn admit(&self, _: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+}

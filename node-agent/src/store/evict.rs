@@ -1,0 +1,110 @@
+//! Giving up objects of adopted manifests, so that there is room for others. What goes is
+//! decided elsewhere.
+
+use super::commands::{BlockCommand, Command, Evict, ManifestCommand};
+use super::engine::Engine;
+use super::error::StoreError;
+use super::index::{Fault, Tables};
+use super::manifests::Object;
+use super::staging::{Places, Staging};
+use hearth_core::evict::Amount;
+use hearth_core::manifest::ManifestHash;
+use hearth_core::object::ObjectId;
+use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Blocks, by the manifests that list them.
+pub type BlockSets = BTreeMap<ManifestHash, RoaringBitmap>;
+
+/// What was given up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evicted {
+    /// Bytes that were held, and objects.
+    pub amount: Amount,
+    /// All blocks of these objects, held or not.
+    pub blocks: BlockSets,
+}
+
+impl Engine {
+    pub(super) fn shared(
+        &self,
+        hash: &ManifestHash,
+        files: &RoaringBitmap,
+        other: &ManifestHash,
+    ) -> Result<RoaringBitmap, StoreError> {
+        let mut shared = RoaringBitmap::new();
+        if hash == other || !self.shared.inventory.is_adopted(other) {
+            return Ok(shared);
+        }
+        let manifest = self.adopted(hash)?;
+        if !self.shared.manifests.may_share(&manifest, other)? {
+            return Ok(shared);
+        }
+        for file in files.iter().filter_map(|index| manifest.file(index as usize)) {
+            if !self.shared.manifests.places(other, &Object::of(&manifest, &file))?.is_empty() {
+                // A manifest has at most as many files with blocks as it has blocks.
+                shared.insert(file.index as u32);
+            }
+        }
+        Ok(shared)
+    }
+
+    pub(super) fn evict(
+        &self,
+        hash: &ManifestHash,
+        files: &[usize],
+        stay: Arc<BlockSets>,
+    ) -> Result<Evicted, StoreError> {
+        let manifest = self.adopted(hash)?;
+        let files = files.iter().filter_map(|file| manifest.file(*file)).filter(|file| file.size > 0);
+        let objects = files.map(|file| Arc::new(Object::of(&manifest, &file))).collect();
+        let queue = self.queue()?;
+        let evicted =
+            queue.ask(|reply| Command::Block(BlockCommand::Evict(Evict { objects, stay, reply })))?;
+        // Files are unlinked before the next command is looked at.
+        queue.ask_manifest(|reply| ManifestCommand::Settle { reply })?;
+        Ok(evicted)
+    }
+}
+
+/// Takes the rows of those objects that need not stay, and that `doom` says yes to:
+/// nobody writes them, and from then on nobody does before their file is gone.
+pub(super) fn stage(
+    staging: &mut Staging,
+    tables: &mut Tables<'_>,
+    evict: &Evict,
+    places: &HashMap<ObjectId, Places>,
+    mut doom: impl FnMut(ObjectId) -> bool,
+) -> Result<Evicted, Fault> {
+    let mut evicted = Evicted::default();
+    for object in &evict.objects {
+        let blocks = blocks_of(object, &places[&object.id]);
+        let stays = |(hash, blocks): (&ManifestHash, &RoaringBitmap)| {
+            evict.stay.get(hash).is_some_and(|stay| !stay.is_disjoint(blocks))
+        };
+        if blocks.iter().any(stays) || !doom(object.id) {
+            continue;
+        }
+        let before = staging.used;
+        staging.take(tables, object, &places[&object.id])?;
+        let bytes = before.saturating_sub(staging.used);
+        evicted.amount = evicted.amount.plus(Amount { bytes, objects: 1 });
+        for (hash, blocks) in blocks {
+            *evicted.blocks.entry(hash).or_default() |= blocks;
+        }
+    }
+    Ok(evicted)
+}
+
+fn blocks_of(object: &Object, places: &Places) -> BlockSets {
+    let mut sets = BlockSets::new();
+    for (hash, first_blocks) in places {
+        let set = sets.entry(*hash).or_default();
+        for first in first_blocks {
+            // Within the manifest's numbers, as the file has these blocks.
+            set.insert_range(*first..*first + object.blocks() as u32);
+        }
+    }
+    sets
+}

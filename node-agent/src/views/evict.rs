@@ -1,0 +1,158 @@
+//! Giving up objects of which trees have links: those that native views show stay, and the
+//! links of the others go with them.
+
+use super::error::{ViewError, io_error};
+use super::record::Record;
+use super::trees::files_of_selection;
+use super::{Inner, Views};
+use crate::store::{BlockSets, Evicted};
+use hearth_core::block::BlockNumber;
+use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::selection::Selection;
+use roaring::RoaringBitmap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A mark that links may be there of what the store has given up, on the disk: they would hold
+/// its room until their version is forgotten. It is written in place, since it is needed
+/// most when the disk is full.
+pub(super) struct Unlinking {
+    file: File,
+    /// Links may be left.
+    unfinished: AtomicBool,
+}
+
+const UNFINISHED: &[u8] = b"1";
+const FINISHED: &[u8] = b"0";
+
+impl Unlinking {
+    pub(super) fn open(directory: &Path) -> Result<Self, ViewError> {
+        let path = directory.join("unlinking");
+        let opened = || -> io::Result<Self> {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let mut mark = Vec::new();
+            (&file).take(1).read_to_end(&mut mark)?;
+            if mark.is_empty() {
+                file.write_all_at(FINISHED, 0)?;
+                file.sync_all()?;
+                File::open(directory)?.sync_all()?;
+            }
+            Ok(Self { file, unfinished: AtomicBool::new(mark == UNFINISHED) })
+        };
+        opened().map_err(io_error("cannot open", &path))
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        self.unfinished.store(true, Ordering::Release);
+        self.file.write_all_at(UNFINISHED, 0)?;
+        self.file.sync_data()
+    }
+
+    /// Without a sync: after a power cut there may be more to look at than has to be.
+    fn end(&self) -> io::Result<()> {
+        self.file.write_all_at(FINISHED, 0)?;
+        self.unfinished.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire)
+    }
+}
+
+impl Views {
+    /// The blocks that native views show. Blocks on the disk.
+    pub fn shown(&self) -> Result<Arc<BlockSets>, ViewError> {
+        self.0.shown()
+    }
+
+    /// Gives up the objects of these files of a version, but those that native views show
+    /// and those that are being written. Blocks on the disk.
+    pub fn evict(&self, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
+        let inner = &self.0;
+        inner.finish_unlinking()?;
+        // Nothing is published as whole meanwhile.
+        let _alone = inner.links.write();
+        let shown = inner.shown()?;
+        inner.unlinking.begin().map_err(io_error("cannot mark the end of files in", &inner.directory))?;
+        let evicted = inner.store.evict(hash, files, shown)?;
+        evicted.blocks.iter().try_for_each(|(hash, blocks)| inner.trees.unlink(hash, blocks))?;
+        inner.unlinking.end().map_err(io_error("cannot mark the end of files in", &inner.directory))?;
+        Ok(evicted)
+    }
+}
+
+impl Inner {
+    fn shown(&self) -> Result<Arc<BlockSets>, ViewError> {
+        let (changes, records) = {
+            let published = self.published.lock();
+            if let Some(shown) = &published.shown {
+                return Ok(shown.clone());
+            }
+            let native = published.records.all().filter(|record| record.fetched.is_none());
+            (published.changes, native.cloned().collect::<Vec<Record>>())
+        };
+        let (mut shown, mut all_known) = (BlockSets::new(), true);
+        for record in &records {
+            let manifest = match record.manifest() {
+                Some(hash) => self.store.manifest(&hash)?.map(|manifest| (hash, manifest)),
+                None => None,
+            };
+            // One that the store has lost may come back.
+            let Some((hash, manifest)) = manifest else {
+                all_known = false;
+                continue;
+            };
+            let selection = Selection::new(record.globs.iter().cloned())
+                .map_err(|error| ViewError::Invalid(error.to_string()))?;
+            *shown.entry(hash).or_default() |= blocks_of_selection(&manifest, &selection);
+        }
+        let shown = Arc::new(shown);
+        let mut published = self.published.lock();
+        if published.changes == changes && all_known {
+            published.shown = Some(shown.clone());
+        }
+        Ok(shown)
+    }
+
+    /// Takes links away that are left of what was given up, if there may be any: the last
+    /// run ended too soon, or something failed.
+    pub(super) fn finish_unlinking(&self) -> Result<(), ViewError> {
+        if !self.unlinking.is_unfinished() {
+            return Ok(());
+        }
+        let _alone = self.links.write();
+        let shown = self.shown()?;
+        for (hash, _) in self.store.manifests() {
+            let (Some(manifest), Some(held)) = (self.store.manifest(&hash)?, self.store.held(&hash)) else {
+                continue;
+            };
+            let mut gone = RoaringBitmap::new();
+            for file in manifest.files().filter(|file| !held.contains_range(file.blocks())) {
+                gone.insert_range(file.blocks());
+            }
+            if let Some(shown) = shown.get(&hash) {
+                gone -= shown;
+            }
+            self.trees.unlink(&hash, &gone)?;
+        }
+        self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))
+    }
+}
+
+fn blocks_of_selection(manifest: &Manifest, selection: &Selection) -> RoaringBitmap {
+    let mut blocks = RoaringBitmap::new();
+    match selection.is_all() {
+        true => _ = blocks.insert_range(0..manifest.blocks()),
+        false => {
+            let files = files_of_selection(manifest, selection);
+            let ranges = files.iter().filter_map(|index| Some(manifest.file(index as usize)?.blocks()));
+            ranges.for_each(|range: std::ops::Range<BlockNumber>| _ = blocks.insert_range(range));
+        }
+    }
+    blocks
+}
