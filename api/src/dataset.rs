@@ -165,7 +165,7 @@ pub struct CacheSpec {
 
     /// Whether the current version, and those that pods read, stay on nodes that have them
     /// whatever else needs room there. A dataset that is deleted goes anyway.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
 
     /// What goes first when a node has no room: of datasets that nobody there needs, and of
@@ -179,10 +179,6 @@ pub struct CacheSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub node_selector: BTreeMap<String, String>,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Who may use a dataset besides its own namespace.

@@ -20,7 +20,9 @@ pub use dataset::{
     OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus, WarmStatus,
 };
 pub use validation::InvalidSpec;
-pub use warmup::{NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus};
+pub use warmup::{
+    DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
+};
 
 /// API group of all resources.
 pub const GROUP: &str = "hearth.dev";

@@ -55,6 +55,42 @@ pub struct WarmupSpec {
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
+
+    /// Whether nothing is fetched for it for now. What is there stays while nothing else needs
+    /// the room; the deadline begins anew when it goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+
+    /// Seconds from its start after which nothing more is fetched for it, done or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub active_deadline_seconds: Option<i64>,
+
+    /// Seconds from its end after which the Warmup is deleted; kept when absent. What it
+    /// cached stays while nothing else needs the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub ttl_seconds_after_finished: Option<i64>,
+}
+
+/// Reason of the condition `Complete` of a Warmup whose deadline has passed.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
+impl Warmup {
+    /// Whether nothing is to be fetched for it: it is suspended, or its deadline has passed.
+    pub fn is_stopped(&self) -> bool {
+        self.spec.suspend || self.has_missed_deadline()
+    }
+
+    /// Whether its status says so of its present generation: raising the deadline mends it.
+    pub fn has_missed_deadline(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| {
+            let missed = |condition: &Condition| {
+                condition.type_ == "Complete" && condition.reason == DEADLINE_EXCEEDED
+            };
+            status.observed_generation == self.metadata.generation && status.conditions.iter().any(missed)
+        })
+    }
 }
 
 /// Names a Dataset in the Warmup's own namespace.
@@ -124,11 +160,11 @@ pub struct WarmupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<String>,
 
-    /// When the first block of it was wanted.
+    /// When the first block of it was wanted; absent while it is suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 
-    /// When all nodes first held all of it.
+    /// When all nodes first held all of it, or the deadline passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
 

@@ -20,10 +20,12 @@ pub mod lister;
 pub mod manifests;
 pub mod metrics;
 pub mod origin;
+pub mod pressure;
 pub mod reads;
 pub mod replicas;
 pub mod reporter;
 pub mod run;
+pub mod scrub;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -31,6 +31,10 @@ pub struct Metrics {
     pub evicted_bytes: IntCounterVec,
     /// Objects given up to make room, by `reason`.
     pub evicted_objects: IntCounterVec,
+    /// Bytes that were read again and found good.
+    pub scrubbed_bytes: IntCounter,
+    /// Times that all that is held has been read again.
+    pub scrub_passes: IntCounter,
     /// Blocks that are wanted and not here.
     pub fill_missing_blocks: IntGauge,
     /// Wants, by `state`.
@@ -126,6 +130,12 @@ impl Metrics {
                 "Objects given up, by the same reasons.",
                 &["reason"],
             )?,
+            scrubbed_bytes: make.counter(
+                "scrubbed_bytes_total",
+                "Bytes that were read again from the disk, without a reader, and found good.",
+            )?,
+            scrub_passes: make
+                .counter("scrub_passes_total", "Times that all that is held has been read again.")?,
             fill_missing_blocks: make.gauge("fill_missing_blocks", "Blocks that are wanted here and not held.")?,
             wants: make.gauges("wants", "Parts of datasets that this node is to hold, by state.", &["state"])?,
             troubles: make.gauges("troubles", "What keeps this node from getting warm, by kind.", &["kind"])?,

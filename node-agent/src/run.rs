@@ -17,6 +17,7 @@ use crate::origin::{AllowedRoots, Origins};
 use crate::reads::Reads;
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
+use crate::scrub::Scrubber;
 use crate::store::{Store, StoreConfig};
 use crate::versions;
 use crate::views::{self, ViewParts, Views};
@@ -108,6 +109,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         fill: fill_status,
         metrics: metrics.clone(),
     });
+    let scrub_rate = config.store.scrub_rate.bytes().filter(|rate| *rate > 0);
+    let scrubber = scrub_rate.map(|rate| Scrubber { store: store.clone(), rate, metrics: metrics.clone() });
     let admin = admin::router(&metrics, store, views.clone(), reporter.last_report());
     let (leading, leads) = watch::channel(false);
     let leases: Api<Lease> = Api::namespaced(client.clone(), &config.namespace);
@@ -128,6 +131,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         shutdown.clone().run_until_cancelled_owned(gathered).map(|_| Ok(())),
     );
     tasks.spawn("fetching", fill.run(wants, shutdown.clone()));
+    if let Some(scrubber) = scrubber {
+        tasks.spawn("reading again what is stored", scrubber.run(shutdown.clone()));
+    }
     tasks.spawn("keeping within the store's limits", evictor.run());
     if config.csi.enabled {
         let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());

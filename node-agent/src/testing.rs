@@ -7,8 +7,10 @@ use crate::origin::s3::fake::{BUCKET, FakeS3};
 use crate::origin::s3::tests::origins;
 use crate::origin::{Origins, RetryConfig};
 use crate::store::{Store, StoreConfig};
+use bytes::Bytes;
 use hearth_api::Dataset;
-use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin};
+use hearth_core::object::{AccessDomain, Validator};
 use hearth_core::wire::report::Want;
 use http::{Request, Response, StatusCode};
 use kube::client::Body;
@@ -125,4 +127,32 @@ pub(crate) async fn eventually(what: impl Fn() -> String, mut condition: impl Fn
     if tokio::time::timeout(Duration::from_secs(30), waiting).await.is_err() {
         panic!("not in time: {}", what());
     }
+}
+
+/// Bytes of each file of [`stored`].
+pub(crate) const STORED: u64 = 1000;
+
+/// Puts a version of `ns/NAME` of files of [`STORED`] bytes into a store, by path and tag, all of
+/// them held.
+pub(crate) async fn stored(store: &Store, files: &[(&str, &str)], name: &str) -> (ManifestHash, Manifest) {
+    let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
+    let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
+    for (path, tag) in files {
+        builder.push(ListedObject {
+            origin: 0,
+            path: (*path).to_owned(),
+            size: STORED,
+            modified: 0,
+            validator: Validator::etag(tag),
+        });
+    }
+    let (manifest, _) = builder.finish().unwrap();
+    let encoding = manifest.encode();
+    let hash = ManifestHash::of(&encoding);
+    store.put_manifest(hash, &format!("ns/{name}"), &encoding).unwrap();
+    store.adopt(&hash).unwrap();
+    for file in 0..files.len() {
+        store.write_block(&hash, file, 0, Bytes::from(vec![7; STORED as usize])).await.unwrap();
+    }
+    (hash, manifest)
 }

@@ -64,6 +64,8 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (dataset(good, &json!({"refresh": "1s"})), "refresh must be Never or a duration"),
         (dataset(good, &json!({"refresh": "soon"})), "refresh must be Never or a duration"),
         (dataset(good, &json!({"cache": {"quota": "-5Gi"}})), "quota must be a positive quantity"),
+        (dataset(good, &json!({"cache": {"priority": 1001}})), "priority"),
+        (dataset(good, &json!({"cache": {"pinned": "always"}})), "pinned"),
         (dataset(good, &json!({"reffresh": "10m"})), "reffresh"),
     ] {
         match apply(&kube, "Dataset", spec.clone()).await {
@@ -79,6 +81,9 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (json!({"dataset": {"name": "another"}}), "cannot be changed"),
         (json!({"dataset": {"name": "images"}, "nodes": {"replicas": 0}}), "replicas"),
         (json!({"dataset": {"name": "images"}, "priority": 5000}), "priority"),
+        (json!({"dataset": {"name": "images"}, "activeDeadlineSeconds": 0}), "activeDeadlineSeconds"),
+        (json!({"dataset": {"name": "images"}, "ttlSecondsAfterFinished": -1}), "ttlSecondsAfterFinished"),
+        (json!({"dataset": {"name": "images"}, "suspend": "now"}), "suspend"),
     ] {
         match apply(&kube, "Warmup", spec.clone()).await {
             Ok(_) => bail!("accepted: {spec}"),

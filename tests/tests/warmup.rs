@@ -1,6 +1,6 @@
 //! Warm-ups: data is there before any pod asks.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::datasets::FETCH;
 use hearth_tests::wait::eventually;
@@ -71,5 +71,38 @@ fn a_warmup_fetches_to_the_nodes_with_the_labels_that_it_names() -> Result<()> {
         assert_eq!(percents, [0, 100, 100], "{seen:?}");
         assert_eq!(cluster.s3.proxy.counts().bytes, 2 * MIB as u64);
         Ok(())
+    })
+}
+
+#[test]
+fn a_warmup_waits_while_it_is_suspended_gives_up_at_its_deadline_and_goes_after_its_end() -> Result<()> {
+    e2e(&nodes(1), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        for i in 0..4 {
+            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
+        }
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        let reason = |status: &Value| status["conditions"][0]["reason"].clone();
+
+        cluster.warmup("images", "images", json!({"suspend": true, "activeDeadlineSeconds": 3})).await?;
+        progress(cluster, |status| reason(status) == "Suspended").await?;
+        ensure!(cluster.s3.proxy.counts().bytes == 0, "it was suspended");
+
+        // It goes on, and the origin does not: the deadline passes.
+        cluster.s3.proxy.hold_gets_after(1);
+        cluster.warmup("images", "images", json!({"suspend": false, "activeDeadlineSeconds": 3})).await?;
+        progress(cluster, |status| reason(status) == "DeadlineExceeded").await?;
+        cluster.s3.proxy.release_gets();
+
+        // With more time it completes, and is gone soon after.
+        let spec = json!({"activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 1});
+        cluster.warmup("images", "images", spec).await?;
+        eventually("the warm-up to be gone", FETCH, async || {
+            let left = cluster.kube.kubectl(&["get", "warmups.hearth.dev", "-o", "name"], "").await?;
+            ensure!(left.trim().is_empty(), "{left}");
+            Ok(())
+        })
+        .await?;
+        cluster.warm("images", "node-1", 100).await
     })
 }

@@ -3,13 +3,15 @@
 //! Progress comes from what the nodes report to hold, so it survives restarts of
 //! everything; only the rate is measured anew.
 
+use super::answer::{Answer, answer};
 use super::{Duties, apply_status};
-use hearth_api::{ConditionStatus, NodeCounts, Warmup, WarmupStatus, set_condition};
+use hearth_api::{ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, set_condition};
 use hearth_core::explain;
 use hearth_core::index::{TooSmall, WarmupProgress};
 use hearth_core::score;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -57,6 +59,10 @@ impl Duties {
             round = round.wrapping_add(1);
             for warmup in warmups {
                 let uid = warmup.uid().unwrap_or_default();
+                if is_past_ttl(&warmup, Timestamp::now()) {
+                    self.delete_warmup(&warmup).await;
+                    continue;
+                }
                 if is_complete(&warmup) && !round.is_multiple_of(COMPLETE_EVERY) {
                     continue;
                 }
@@ -69,6 +75,11 @@ impl Duties {
     }
 
     async fn warmup_status(&self, warmup: &Warmup, uid: &str, before: Option<Pace>) -> Option<Pace> {
+        let now = Timestamp::now();
+        if let Some(stop) = Stop::of(warmup, now) {
+            self.write_status(warmup, &stop.status(warmup, now)).await;
+            return None;
+        }
         let progress = match warmup.selection() {
             Ok(_) => {
                 let (state, uid) = (self.state.clone(), uid.to_owned());
@@ -78,16 +89,93 @@ impl Duties {
             Err(error) => WarmupProgress { problem: Some(error.to_string()), ..WarmupProgress::default() },
         };
         let pace = Pace::next(before, Instant::now(), progress.bytes_done);
-        let status = status_of(warmup, &progress, pace.per_second, Timestamp::now());
-        if warmup.status.as_ref() != Some(&status) {
-            let api: Api<Warmup> =
-                Api::namespaced(self.client.clone(), &warmup.namespace().unwrap_or_default());
-            if let Err(why) = apply_status(&api, &warmup.name_any(), &status).await {
-                tracing::warn!(warmup = warmup.name_any(), "its status was not written: {why}");
-            }
-        }
+        self.write_status(warmup, &status_of(warmup, &progress, pace.per_second, now)).await;
         Some(pace)
     }
+
+    async fn write_status(&self, warmup: &Warmup, status: &WarmupStatus) {
+        if warmup.status.as_ref() != Some(status)
+            && let Err(why) = apply_status(&self.warmups_of(warmup), &warmup.name_any(), status).await
+        {
+            tracing::warn!(warmup = warmup.name_any(), "its status was not written: {why}");
+        }
+    }
+
+    /// Deletes the very Warmup that was seen, and no other of its name.
+    async fn delete_warmup(&self, warmup: &Warmup) {
+        let preconditions = Preconditions { uid: warmup.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match answer(self.warmups_of(warmup).delete(&warmup.name_any(), &params)).await {
+            Ok(_) => tracing::info!(warmup = warmup.name_any(), "deleted: its time after its end has passed"),
+            // Somebody else did, or made another one.
+            Err(Answer::Code(404 | 409, _)) => {}
+            Err(why) => tracing::warn!(warmup = warmup.name_any(), "it was not deleted after its end: {why}"),
+        }
+    }
+
+    fn warmups_of(&self, warmup: &Warmup) -> Api<Warmup> {
+        Api::namespaced(self.client.clone(), &warmup.namespace().unwrap_or_default())
+    }
+}
+
+/// Why nothing is fetched for a warm-up that could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Suspended,
+    Deadline,
+}
+
+impl Stop {
+    fn of(warmup: &Warmup, now: Timestamp) -> Option<Self> {
+        if warmup.spec.suspend {
+            return Some(Self::Suspended);
+        }
+        let started = warmup.status.as_ref().and_then(|status| status.started_at.as_ref());
+        let is_late = started
+            .zip(warmup.spec.active_deadline_seconds)
+            .is_some_and(|(started, seconds)| now.duration_since(started.0).as_secs() >= seconds);
+        ((is_late && !is_complete(warmup)) || warmup.has_missed_deadline()).then_some(Self::Deadline)
+    }
+
+    /// The status as it was, but for what moves.
+    fn status(self, warmup: &Warmup, now: Timestamp) -> WarmupStatus {
+        let before = warmup.status.clone().unwrap_or_default();
+        let (reason, message) = match self {
+            Self::Suspended => ("Suspended", "spec.suspend is true: nothing is fetched for it".to_owned()),
+            Self::Deadline => (
+                DEADLINE_EXCEEDED,
+                format!(
+                    "it did not end within spec.activeDeadlineSeconds of {} s: raise that, or make another Warmup; what came stays",
+                    warmup.spec.active_deadline_seconds.unwrap_or_default()
+                ),
+            ),
+        };
+        let mut conditions = before.conditions;
+        let generation = warmup.metadata.generation;
+        set_condition(&mut conditions, "Complete", ConditionStatus::False, reason, message, generation, now);
+        let (started_at, finished_at) = match self {
+            Self::Suspended => (None, None),
+            Self::Deadline => (before.started_at, before.finished_at.or(Some(Time(now)))),
+        };
+        WarmupStatus {
+            observed_generation: generation,
+            bytes_per_second: None,
+            rate: None,
+            eta: None,
+            started_at,
+            finished_at,
+            conditions,
+            ..before
+        }
+    }
+}
+
+/// Whether it is to be deleted: it has ended, well or not, and the time after that is over.
+fn is_past_ttl(warmup: &Warmup, now: Timestamp) -> bool {
+    let status = warmup.status.as_ref().filter(|_| is_complete(warmup) || warmup.has_missed_deadline());
+    let finished = status.and_then(|status| status.finished_at.as_ref());
+    let ttl = warmup.spec.ttl_seconds_after_finished;
+    finished.zip(ttl).is_some_and(|(finished, seconds)| now.duration_since(finished.0).as_secs() >= seconds)
 }
 
 fn is_complete(warmup: &Warmup) -> bool {
@@ -132,6 +220,9 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         (.., []) => (ConditionStatus::False, "Fetching", "nodes are fetching".to_owned()),
     };
     let mut conditions = before.conditions;
+    // One that was given more time has not ended yet.
+    let was_late = conditions.iter().any(|condition| condition.reason == DEADLINE_EXCEEDED);
+    let finished_at = before.finished_at.filter(|_| !was_late);
     let generation = warmup.metadata.generation;
     set_condition(&mut conditions, "Complete", condition, reason, message, generation, now);
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
@@ -155,7 +246,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
         eta: moving.then(|| explain::duration(missing as f64 / per_second)),
         started_at: before.started_at.or(Some(Time(now))),
-        finished_at: before.finished_at.or(complete.then_some(Time(now))),
+        finished_at: finished_at.or(complete.then_some(Time(now))),
         conditions,
     }
 }
@@ -222,6 +313,33 @@ mod tests {
             "{message}"
         );
         assert!(too_small(3).1.contains("the store of n1 and 2 others may hold"));
+    }
+
+    #[test]
+    fn a_warm_up_stops_when_it_is_told_to_or_is_late() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut warmup = warmup();
+        warmup.metadata.generation = Some(1);
+        warmup.spec.active_deadline_seconds = Some(60);
+        warmup.spec.ttl_seconds_after_finished = Some(10);
+        assert_eq!(Stop::of(&warmup, at(1_000)), None, "it has not begun");
+        warmup.status = Some(status_of(&warmup, &progress(400), 10.0, at(1_000)));
+        assert_eq!(Stop::of(&warmup, at(1_059)), None);
+        assert_eq!(Stop::of(&warmup, at(1_060)), Some(Stop::Deadline));
+        warmup.status = Some(Stop::Deadline.status(&warmup, at(1_060)));
+        let status = warmup.status.as_ref().unwrap();
+        assert_eq!((status.bytes_done, &status.rate), (Some(400), &None));
+        assert!(warmup.is_stopped() && !is_past_ttl(&warmup, at(1_069)) && is_past_ttl(&warmup, at(1_070)));
+        // Raised, it goes on.
+        (warmup.metadata.generation, warmup.spec.active_deadline_seconds) = (Some(2), Some(600));
+        assert!(Stop::of(&warmup, at(1_100)).is_none() && !warmup.is_stopped());
+        warmup.status = Some(status_of(&warmup, &progress(1_000), 0.0, at(1_200)));
+        assert_eq!(Stop::of(&warmup, at(9_999)), None, "it is complete");
+        assert!(is_past_ttl(&warmup, at(1_210)));
+        warmup.spec.suspend = true;
+        let suspended = Stop::of(&warmup, at(1_300)).unwrap().status(&warmup, at(1_300));
+        assert_eq!((suspended.started_at, suspended.finished_at), (None, None));
+        assert_eq!(suspended.conditions[0].reason, "Suspended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,13 +36,15 @@ impl Follower<Warmup> for Warmups {
         warmup.metadata.managed_fields = None;
         let before = self.known.set_warmup(uid.clone(), warmup.clone());
         // Most changes are of what the leader itself writes into the status.
-        if before.is_some_and(|before| before.spec == warmup.spec) {
+        let is_same =
+            |before: &Warmup| before.spec == warmup.spec && before.is_stopped() == warmup.is_stopped();
+        if before.is_some_and(|before| is_same(&before)) {
             return;
         }
         self.state.write(|index| match facts {
-            Ok(facts) => index.set_warmup(&uid, facts),
+            Ok(facts) if !warmup.is_stopped() => index.set_warmup(&uid, facts),
             // The leader says so in the status.
-            Err(_) => index.remove_warmup(&uid),
+            Ok(_) | Err(_) => index.remove_warmup(&uid),
         });
         self.state.wake_all();
     }
@@ -72,6 +74,7 @@ fn facts_of(warmup: &Warmup) -> Result<WarmupFacts, InvalidSpec> {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
+    use hearth_api::DEADLINE_EXCEEDED;
     use hearth_core::index::Settings;
 
     fn warmup(paths: &[&str]) -> Warmup {
@@ -99,6 +102,21 @@ mod tests {
         assert!(carried_out());
         warmups.apply(warmup(&["{a"]));
         assert!(!carried_out() && known.warmups().len() == 1, "a bad spec is kept for its status only");
+        warmups.apply(warmup(&[]));
+        assert!(carried_out());
+        let mut late = warmup(&[]);
+        late.status = serde_json::from_value(serde_json::json!({"observedGeneration": 1, "conditions": [
+            {"type": "Complete", "status": "False", "reason": DEADLINE_EXCEEDED, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]}))
+        .unwrap();
+        warmups.apply(late.clone());
+        assert!(!carried_out(), "its deadline has passed");
+        late.metadata.generation = Some(2);
+        warmups.apply(late.clone());
+        assert!(carried_out(), "it was raised");
+        late.spec.suspend = true;
+        warmups.apply(late);
+        assert!(!carried_out());
         warmups.apply(warmup(&[]));
         assert!(carried_out());
         warmups.retain(&HashSet::new());

@@ -77,6 +77,9 @@ pub struct StoreSection {
     pub high_watermark: u8,
     /// Percent of the capacity down to which it makes room then, below the former.
     pub low_watermark: u8,
+    /// Bytes per second at which what is stored is read again and compared with its checksums,
+    /// such as `10Mi`, while the disks have time; 0 for never.
+    pub scrub_rate: Size,
 }
 
 /// The `origin` section.
@@ -179,6 +182,8 @@ impl Default for StoreSection {
             min_free: Size::Percent(20),
             high_watermark: 100,
             low_watermark: 95,
+            // A terabyte in 29 hours.
+            scrub_rate: Size::Bytes(10 << 20),
         }
     }
 }
@@ -311,6 +316,11 @@ impl Config {
             "origin.buffer is {}, and bytes of at least 64Mi are allowed",
             self.origin.buffer
         );
+        ensure!(
+            self.store.scrub_rate.bytes().is_some(),
+            "store.scrubRate is {}, and bytes per second such as 10Mi are allowed",
+            self.store.scrub_rate
+        );
         self.store.watermarks().context("store.highWatermark and store.lowWatermark")?;
         for (name, path) in [
             ("csi.socket", &self.csi.socket),
@@ -345,10 +355,7 @@ impl StoreSection {
 impl OriginConfig {
     /// [`OriginConfig::buffer`] in bytes; `None` when it is a share.
     pub fn buffer_bytes(&self) -> Option<u64> {
-        match self.buffer {
-            Size::Bytes(bytes) => Some(bytes),
-            Size::Percent(_) => None,
-        }
+        self.buffer.bytes()
     }
 }
 
@@ -401,6 +408,7 @@ mod tests {
             ("{nodeName: n, fileOrigins: {allowedRoots: [data]}}", "fileOrigins.allowedRoots"),
             ("{nodeName: n, fuse: {readTimeout: 0s}}", "fuse.readTimeout"),
             ("{nodeName: n, csi: {socket: csi.sock}}", "csi.socket"),
+            ("{nodeName: n, store: {scrubRate: 10%}}", "store.scrubRate"),
             ("{nodeName: n, store: {highWatermark: 101}}", "store.highWatermark"),
             ("{nodeName: n, store: {highWatermark: 90}}", "store.highWatermark and store.lowWatermark"),
         ] {

@@ -13,6 +13,16 @@ pub enum Size {
     Percent(u8),
 }
 
+impl Size {
+    /// As bytes; `None` for a share.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(_) => None,
+        }
+    }
+}
+
 const UNITS: [(&str, u64); 11] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),

@@ -73,7 +73,7 @@ impl Held<'_> {
         &self,
         versions: &[Version],
         visitor: &Visitor,
-        shortage: Shortage,
+        short: u64,
     ) -> Result<Vec<Chosen>, StoreError> {
         let Some(own) = versions.iter().find(|version| version.hash == visitor.hash) else {
             return Ok(Vec::new());
@@ -81,7 +81,10 @@ impl Held<'_> {
         let Some(file) = visitor.manifest.file(visitor.file) else { return Ok(Vec::new()) };
         let object = visitor.manifest.object_id(&file);
         let worth = self.reads.of(&own.dataset).worth(&object);
-        let mut looked = self.sample(versions, own, &object)?;
+        let is_equal = |other: &Version| {
+            other.standing == own.standing && (!visitor.over_quota || other.dataset == own.dataset)
+        };
+        let mut looked = self.sample(versions, is_equal, &object)?;
         self.leave_better(versions, &mut looked)?;
         let sample: Vec<evict::Held> = looked
             .iter()
@@ -91,22 +94,22 @@ impl Held<'_> {
                 native: *native,
             })
             .collect();
-        let places = displaced(shortage.least.bytes, visitor.bytes, worth, &sample).unwrap_or_default();
+        let places = displaced(short, visitor.bytes, worth, &sample).unwrap_or_default();
         let mut chosen: Vec<Chosen> = places.into_iter().map(|place| looked[place].0).collect();
         chosen.sort_unstable();
         Ok(chosen)
     }
 
-    /// Some objects of the same standing as `own`, drawn at random, and not the visitor itself.
+    /// Some objects of these versions, drawn at random, and not the visitor itself.
     fn sample(
         &self,
         versions: &[Version],
-        own: &Version,
+        is_meant: impl Fn(&Version) -> bool,
         visitor: &ObjectId,
     ) -> Result<Vec<(Chosen, Looked)>, StoreError> {
         let mut equals = Vec::new();
         for (place, version) in versions.iter().enumerate() {
-            if version.standing == own.standing
+            if is_meant(version)
                 && let Some((manifest, held)) = self.held_of(version)?
             {
                 equals.push((place, version, manifest, held));

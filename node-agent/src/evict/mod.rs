@@ -38,6 +38,8 @@ const SETTLE: Duration = Duration::from_secs(30);
 const RESIGN: Duration = Duration::from_secs(60);
 /// Longest wait for those who make room already.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often room is made that others take.
+const ATTEMPTS: usize = 3;
 /// How long it holds that nothing yields, at least; and in lengths of the search that found so.
 const REFUSED: Duration = Duration::from_secs(5);
 const SEARCHES: u32 = 10;
@@ -182,47 +184,61 @@ impl Inner {
             return Ok(reservation);
         }
         let versions = self.standings.of(self.store.manifests()).await;
-        let turn = self.turn().await?;
-        // Whoever was first may have made enough room.
-        if let Some(reservation) = self.free(bytes)? {
-            return Ok(reservation);
+        for _ in 0..ATTEMPTS {
+            let turn = self.turn().await?;
+            // Whoever was first may have made enough room; or taken what was made for us.
+            if let Some(reservation) = self.free(bytes)? {
+                return Ok(reservation);
+            }
+            self.room_for(turn, versions.clone(), &hash, bytes).await?;
+            if let Some(reservation) = self.free(bytes)? {
+                return Ok(reservation);
+            }
         }
-        self.room_for(turn, versions, &hash, bytes).await?;
         Ok(self.store.reserve(bytes)?)
     }
 
     /// Does not wait for others: the reader has its block, and it may come again.
     async fn admit(self: Arc<Self>, visitor: Visitor) -> Result<Option<Reservation>, NoRoom> {
-        let Visitor { hash, bytes, .. } = visitor;
-        if let Some(reservation) = self.free(bytes)? {
+        let Visitor { hash, bytes, over_quota, .. } = visitor;
+        if !over_quota && let Some(reservation) = self.free(bytes)? {
             return Ok(Some(reservation));
         }
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return Ok(None) };
         let versions = self.standings.of(self.store.manifests()).await;
-        if self.refusal(standing_of(&versions, &hash)).is_none() {
-            match self.room_for(turn, versions, &hash, bytes).await {
-                Ok(()) => {}
-                Err(NoRoom::NotEnough(why)) => tracing::debug!("a reader's block is not kept: {why}"),
-                Err(error) => return Err(error),
-            }
-            // What nothing of less value yields for, is exchanged when it comes again.
-            return Ok(self.free(bytes)?);
+        if !over_quota && self.refusal(standing_of(&versions, &hash)).is_none() {
+            // What nothing of less value yields for is exchanged when it comes again.
+            return match self.room_for(turn, versions, &hash, bytes).await {
+                Ok(()) => Ok(self.free(bytes)?),
+                Err(NoRoom::NotEnough(_)) => Ok(None),
+                Err(error) => Err(error),
+            };
         }
         let inner = self.clone();
         blocking(move || {
             let _turn = turn;
-            let Some(shortage) = inner.shortage(Claim::Version(standing_of(&versions, &hash)), bytes)? else {
-                return Ok(inner.free(bytes)?);
-            };
-            let held = Held { store: &inner.store, shown: &*inner.views.shown()?, reads: &inner.reads };
-            let chosen = held.displaced(&versions, &visitor, shortage)?;
-            if chosen.is_empty() {
-                return Ok(None);
-            }
-            inner.give_up(&versions, &chosen, Reason::Exchange, |_| {})?;
-            Ok(inner.free(bytes)?)
+            inner.exchange(&versions, &visitor)
         })
         .await
+    }
+
+    /// Room in place of what is of the same value and read less.
+    fn exchange(&self, versions: &[Version], visitor: &Visitor) -> Result<Option<Reservation>, ViewError> {
+        let Visitor { hash, bytes, .. } = *visitor;
+        let short = match visitor.over_quota {
+            true => bytes,
+            false => match self.shortage(Claim::Version(standing_of(versions, &hash)), bytes)? {
+                Some(shortage) => shortage.least.bytes,
+                None => return Ok(self.free(bytes)?),
+            },
+        };
+        let held = Held { store: &self.store, shown: &*self.views.shown()?, reads: &self.reads };
+        let chosen = held.displaced(versions, visitor, short)?;
+        if chosen.is_empty() {
+            return Ok(None);
+        }
+        self.give_up(versions, &chosen, Reason::Exchange, |_| {})?;
+        Ok(self.free(bytes)?)
     }
 
     async fn turn(&self) -> Result<Turn, NoRoom> {
@@ -240,11 +256,7 @@ impl Inner {
     }
 
     fn shortage(&self, claim: Claim, bytes: u64) -> Result<Option<Shortage>, StoreError> {
-        let late = *self.late.lock();
-        let late = match late.filter(|late| late.until > Instant::now()) {
-            Some(late) => late.sum.saturating_sub(self.sum()?),
-            None => 0,
-        };
+        let late = self.late()?;
         Ok(match claim {
             Claim::Version(_) => self.store.room(late)?.shortage(Amount { bytes, objects: 1 }),
             // No more than has to be: others may free the disk again.
@@ -254,6 +266,15 @@ impl Inner {
                 .shortage(Amount::default())
                 .map(|shortage| Shortage { wanted: shortage.least, ..shortage }),
         })
+    }
+
+    /// Bytes that were given up and that the file system does not show as free yet.
+    fn late(&self) -> Result<u64, StoreError> {
+        let late = *self.late.lock();
+        match late.filter(|late| late.until > Instant::now()) {
+            Some(late) => Ok(late.sum.saturating_sub(self.sum()?)),
+            None => Ok(0),
+        }
     }
 
     fn sum(&self) -> Result<u64, StoreError> {
@@ -345,7 +366,7 @@ impl Inner {
         reason: Reason,
         mut so_far: impl FnMut(Amount),
     ) -> Result<(), ViewError> {
-        let before = self.sum()?;
+        let before = self.sum()?.saturating_add(self.late()?);
         let mut all = Amount::default();
         for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
             let version = &versions[of_version[0].version];

@@ -5,11 +5,10 @@ use super::standings::Version;
 use crate::fill::Visitor;
 use crate::reads::Reads;
 use crate::store::{BlockSets, Store};
-use crate::testing::open_store;
-use bytes::Bytes;
+use crate::testing::{STORED, open_store, stored};
 use hearth_core::evict::{Amount, Claim, Need, Shortage, Standing};
-use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin};
-use hearth_core::object::{AccessDomain, ObjectId, Validator};
+use hearth_core::manifest::Manifest;
+use hearth_core::object::ObjectId;
 use std::sync::Arc;
 
 struct World {
@@ -20,7 +19,7 @@ struct World {
     _directory: tempfile::TempDir,
 }
 
-const SIZE: u64 = 1000;
+const SIZE: u64 = STORED;
 
 fn standing(need: Need) -> Standing {
     Standing { need, current: true, ..Standing::default() }
@@ -43,28 +42,10 @@ impl World {
         }
     }
 
-    /// A version of `ns/NAME` of files of [`SIZE`], by path and content, all of them held.
+    /// A version of `ns/NAME` of files by path and tag, all of them held.
     async fn add(&mut self, name: &str, files: &[(&str, &str)], standing: Standing) -> Manifest {
-        let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-        let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
-        for (path, tag) in files {
-            builder.push(ListedObject {
-                origin: 0,
-                path: (*path).to_owned(),
-                size: SIZE,
-                modified: 0,
-                validator: Validator::etag(tag),
-            });
-        }
-        let (manifest, _) = builder.finish().unwrap();
-        let encoding = manifest.encode();
-        let hash = ManifestHash::of(&encoding);
+        let (hash, manifest) = stored(&self.store, files, name).await;
         let dataset = format!("ns/{name}");
-        self.store.put_manifest(hash, &dataset, &encoding).unwrap();
-        self.store.adopt(&hash).unwrap();
-        for file in 0..files.len() {
-            self.store.write_block(&hash, file, 0, Bytes::from(vec![7; SIZE as usize])).await.unwrap();
-        }
         self.versions.push(Version { hash, dataset, standing, is_known: true, heat: 0.0 });
         manifest
     }
@@ -93,6 +74,13 @@ impl World {
             format!("{}:{}", version.dataset, manifest.file(chosen.file as usize).unwrap().path)
         };
         chosen.iter().map(path).collect()
+    }
+
+    /// What a block of the first version takes the room of.
+    fn displaced(&self, own: &Manifest, file: usize, over_quota: bool) -> Vec<String> {
+        let (hash, manifest) = (self.versions[0].hash, Arc::new(own.clone()));
+        let visitor = Visitor { hash, manifest, file, bytes: SIZE, over_quota };
+        self.paths(&self.held().displaced(&self.versions, &visitor, SIZE).unwrap())
     }
 
     fn plan(&mut self, claim: Claim, least: u64) -> Result<Vec<String>, String> {
@@ -155,15 +143,22 @@ async fn a_block_is_exchanged_for_what_is_read_less_of_the_same_standing() {
     let own = world.add("d", &[("a", "1"), ("b", "1"), ("c", "1")], pods).await;
     world.add("better", &[("a", "1"), ("x", "1")], Standing { priority: 1, ..pods }).await;
     world.add("lesser", &[("y", "1")], standing(Need::Nobody)).await;
-    let visitor =
-        |file| Visitor { hash: world.versions[0].hash, manifest: Arc::new(own.clone()), file, bytes: SIZE };
-    let displaced = |file| {
-        let chosen = world.held().displaced(&world.versions, &visitor(file), bytes(SIZE)).unwrap();
-        world.paths(&chosen)
-    };
+    let displaced = |file| world.displaced(&own, file, false);
     assert!(displaced(2).is_empty(), "nothing is known of anything yet");
     world.is_read("ns/d", &own, 2);
     // The first file is listed by a version of more value, too; the visitor is the third.
     assert_eq!(displaced(2), ["ns/d:b"]);
     assert!(displaced(1).is_empty(), "it is worth less than what it would displace");
+}
+
+#[tokio::test]
+async fn beyond_its_quota_a_dataset_takes_the_room_of_its_own_only() {
+    let mut world = World::new();
+    let pods = standing(Need::Pods);
+    let own = world.add("d", &[("a", "1"), ("b", "1")], pods).await;
+    world.add("equal", &[("z", "1")], pods).await;
+    world.shown.insert(world.versions[0].hash, [0].into_iter().collect());
+    world.is_read("ns/d", &own, 1);
+    assert_eq!(world.displaced(&own, 1, false), ["ns/equal:z"]);
+    assert!(world.displaced(&own, 1, true).is_empty());
 }

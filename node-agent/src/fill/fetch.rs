@@ -11,9 +11,9 @@ use crate::metrics::Metrics;
 use crate::origin::{OriginError, Retries, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use hearth_core::block::{BlockNumber, byte_range};
 use hearth_core::manifest::File;
 use roaring::RoaringBitmap;
@@ -66,9 +66,7 @@ enum Keeping {
     Reserved(Reservation),
     /// Those for which there can be made room; somebody waits for them, and they are handed
     /// over anyway.
-    IfWorth,
-    /// They are only handed over.
-    Never,
+    IfWorth { over_quota: bool },
 }
 
 /// How a block's write ended.
@@ -144,12 +142,12 @@ impl Fetcher {
             return Ok(Keeping::Reserved(self.room.reserve(request.source.hash, bytes).await?));
         }
         if request.over_quota {
-            return Ok(Keeping::Never);
+            return Ok(Keeping::IfWorth { over_quota: true });
         }
         // Whoever waits does not wait for room.
         match self.store.reserve(bytes) {
             Ok(reservation) => Ok(Keeping::Reserved(reservation)),
-            Err(error) if error.is_no_space() => Ok(Keeping::IfWorth),
+            Err(error) if error.is_no_space() => Ok(Keeping::IfWorth { over_quota: false }),
             Err(error) => Err(error.into()),
         }
     }
@@ -224,13 +222,12 @@ impl Fetch<'_> {
         }
         fetcher.demands.hand_over(hash, number, &data);
         let store = fetcher.store.clone();
-        let admitted = match &self.keeping {
+        let admitted = match self.keeping {
             Keeping::Reserved(_) => None,
-            Keeping::IfWorth => {
+            Keeping::IfWorth { over_quota } => {
                 let manifest = self.source.manifest.clone();
-                Some(fetcher.room.admit(Visitor { hash, manifest, file, bytes }))
+                Some(fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota }))
             }
-            Keeping::Never => Some(std::future::ready(Ok(None)).boxed()),
         };
         self.writes.push(Box::pin(async move {
             let kept = async {

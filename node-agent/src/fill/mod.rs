@@ -348,7 +348,8 @@ impl Fill {
                 let Some(running) = self.running.remove(&id) else { return };
                 self.in_flight.end(&running.run);
                 let (uid, asked) = &running.counted;
-                self.quotas.ended(uid, *asked, fetched.bytes);
+                // Beyond the quota a block is kept only in place of others of the dataset.
+                self.quotas.ended(uid, *asked, fetched.bytes.min(*asked));
                 self.rate.fetched(fetched.bytes + fetched.through);
                 if self.running.is_empty() {
                     self.count_busy(now);

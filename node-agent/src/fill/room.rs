@@ -32,6 +32,8 @@ pub struct Visitor {
     pub file: usize,
     /// Its bytes.
     pub bytes: u64,
+    /// Its dataset has used up its quota: only others of the same may go for it.
+    pub over_quota: bool,
 }
 
 /// Makes room in the store.

@@ -44,6 +44,9 @@ pub(super) trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)>;
     /// Opens a file to read.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file to read what the disk has, past the page cache: what others read often
+    /// stays there. Where the file system cannot, as [`Disk::open_to_read`].
+    fn open_past_cache(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Makes a directory; one that is there is fine.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the directory's entries durable.

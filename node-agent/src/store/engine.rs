@@ -5,7 +5,7 @@ use super::StoreIdentity;
 use super::busy::Busy;
 use super::commands::{BlockCommand, Command, GiveUp, ManifestCommand, Reply, Write, Written};
 use super::committer::Committer;
-use super::disk::{DirectoryLock, Disk, is_absent};
+use super::disk::{DirectoryLock, Disk, DiskFile, is_absent};
 use super::error::StoreError;
 use super::gate::{Gate, OpenObject};
 use super::index::Index;
@@ -27,7 +27,7 @@ use hearth_core::wire::report::Holding;
 use roaring::RoaringBitmap;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
@@ -421,6 +421,32 @@ impl Engine {
         file: usize,
         block: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        let data = self.checked(hash, file, block, |path| self.shared.disk.open_to_read(path))?;
+        if let Some(data) = &data {
+            count(&self.shared.stats.blocks_read, 1);
+            count(&self.shared.stats.bytes_read, data.len() as u64);
+        }
+        Ok(data)
+    }
+
+    pub(super) fn verify_block(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let data = self.checked(hash, file, block, |path| self.shared.disk.open_past_cache(path))?;
+        Ok(data.map(|data| data.len() as u64))
+    }
+
+    /// The bytes of a held block that have the checksum with which they were written.
+    fn checked(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+        open: impl FnOnce(&Path) -> io::Result<Arc<dyn DiskFile>>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let place = self.place(hash, file, block)?;
         if self.shared.inventory.holds(hash, place.number) != Some(true) {
             return Ok(None);
@@ -438,16 +464,10 @@ impl Engine {
             None => (None, true),
         };
         let Some(sum) = sum else { return self.give_up(place, block, None, entire) };
-        let length = (place.bytes.end - place.bytes.start) as usize;
-        let mut data = vec![0; length];
+        let mut data = vec![0; (place.bytes.end - place.bytes.start) as usize];
         let path = self.shared.layout.object(&place.object.id);
-        let opened = self.shared.disk.open_to_read(&path);
-        match opened.and_then(|opened| opened.read_at(place.bytes.start, &mut data)) {
-            Ok(()) if crc32c::crc32c(&data) == sum => {
-                count(&self.shared.stats.blocks_read, 1);
-                count(&self.shared.stats.bytes_read, length as u64);
-                Ok(Some(data))
-            }
+        match open(&path).and_then(|opened| opened.read_at(place.bytes.start, &mut data)) {
+            Ok(()) if crc32c::crc32c(&data) == sum => Ok(Some(data)),
             Ok(()) => self.give_up(place, block, Some(sum), false),
             Err(error) if is_absent(&error) => self.give_up(place, block, Some(sum), true),
             Err(error) if is_loss(&error) => self.give_up(place, block, Some(sum), false),

@@ -352,6 +352,10 @@ impl Disk for FakeDisk {
         Ok(self.handle(&world, path, inode))
     }
 
+    fn open_past_cache(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_to_read(path)
+    }
+
     fn make_dir(&self, _: &Path) -> io::Result<()> {
         self.changing().map(|_| ())
     }

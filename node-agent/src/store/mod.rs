@@ -207,6 +207,18 @@ impl Store {
         self.0.read_block(hash, file, block)
     }
 
+    /// Reads the `block`-th block of a file of an adopted manifest from the disk and not from
+    /// memory: its bytes, if they are as they were written. Otherwise as
+    /// [`Store::read_block`].
+    pub fn verify_block(
+        &self,
+        hash: &ManifestHash,
+        file: usize,
+        block: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        self.0.verify_block(hash, file, block)
+    }
+
     /// The object file of a file of an adopted manifest, when all its blocks are held:
     /// to be linked and read, never to be written. `None` for an empty file, which has none.
     pub fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {

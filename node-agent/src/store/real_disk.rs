@@ -1,6 +1,7 @@
 //! The disk of the machine.
 
 use super::disk::{DirectoryLock, Disk, DiskFile, SpaceFacts, is_absent};
+use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -10,6 +11,9 @@ use std::sync::Arc;
 /// Data of tenants: for the agent's eyes only.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// As large as any disk's.
+const SECTOR: u64 = 4096;
 
 /// The disk of the machine.
 #[derive(Debug)]
@@ -29,6 +33,45 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// A file that is read past the page cache: in whole sectors, into memory that begins at one.
+#[derive(Debug)]
+struct DirectFile(RealFile);
+
+impl DiskFile for DirectFile {
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let before = (offset % SECTOR) as usize;
+        let length = (before + out.len()).next_multiple_of(SECTOR as usize);
+        let mut memory = vec![0; length + SECTOR as usize];
+        let start = memory.as_ptr().align_offset(SECTOR as usize);
+        let sectors = memory.get_mut(start..start + length).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut done = 0;
+        while done < before + out.len() {
+            match self.0.0.read_at(&mut sectors[done..], offset - before as u64 + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        out.copy_from_slice(&sectors[before..before + out.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -65,6 +108,16 @@ impl Disk for RealDisk {
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(RealFile(File::open(path)?)))
+    }
+
+    fn open_past_cache(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let direct = i32::try_from(OFlags::DIRECT.bits()).map_err(|_| io::ErrorKind::Unsupported)?;
+        match OpenOptions::new().read(true).custom_flags(direct).open(path) {
+            Ok(file) => Ok(Arc::new(DirectFile(RealFile(file)))),
+            // A file system in memory, and some over networks.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.open_to_read(path),
+            Err(error) => Err(error),
+        }
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {

@@ -115,17 +115,20 @@ async fn held(cluster: &Cluster) -> Result<()> {
 
 #[test]
 fn a_mount_reads_like_a_plain_directory_through_faults() -> Result<()> {
-    reads_like_a_plain_directory(nodes(1))
+    reads_like_a_plain_directory(nodes(1), DEFAULT_FAULTS)
 }
 
 #[test]
 fn so_it_does_when_the_node_has_room_for_a_third_of_it() -> Result<()> {
-    reads_like_a_plain_directory(nodes(1).agent_config(&json!({"store": {"capacity": "40Mi"}})))
+    reads_like_a_plain_directory(
+        nodes(1).agent_config(&json!({"store": {"capacity": "40Mi"}})),
+        DEFAULT_FAULTS / 2,
+    )
 }
 
-fn reads_like_a_plain_directory(options: ClusterOptions) -> Result<()> {
+fn reads_like_a_plain_directory(options: ClusterOptions, faults: u64) -> Result<()> {
     volumes::e2e(options, async |cluster| {
-        let faults = environment::number("HEARTH_FAULTS", DEFAULT_FAULTS)?;
+        let faults = environment::number("HEARTH_FAULTS", faults)?;
         let seed = environment::number("HEARTH_FAULT_SEED", fastrand::u64(..1_000_000))?;
         eprintln!("{faults} faults; HEARTH_FAULT_SEED={seed} repeats this run");
         let mut random = fastrand::Rng::with_seed(seed);

@@ -34,3 +34,25 @@ async fn a_block_written_is_a_block_read() {
     .await
     .unwrap();
 }
+
+/// Past the page cache, where the file system of the temporary directory can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_the_disk_has_otherwise_is_found_and_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = StoreConfig { directory: directory.path().join("store"), ..config() };
+    let version = small();
+    let store = tokio::task::spawn_blocking(move || Store::open(&config)).await.unwrap().unwrap();
+    tokio::task::block_in_place(|| version.put(&store.0)).unwrap();
+    for (file, block) in [(0, 0), (1, 0), (2, 0), (2, 1)] {
+        let data = version.content(file, block);
+        store.write_block(&version.hash, file, block, data.into()).await.unwrap();
+        let length = version.content(file, block).len() as u64;
+        assert_eq!(store.verify_block(&version.hash, file, block).unwrap(), Some(length));
+    }
+    let path = directory.path().join("store").join(version.path(2).strip_prefix("/store").unwrap());
+    let object = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&object, b"?", block::BLOCK_SIZE + 50).unwrap();
+    object.sync_all().unwrap();
+    assert_eq!(store.verify_block(&version.hash, 2, 1).unwrap(), None);
+    assert_eq!(store.held(&version.hash).unwrap().iter().collect::<Vec<_>>(), [0, 1]);
+}

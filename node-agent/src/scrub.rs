@@ -1,0 +1,126 @@
+//! Reads again what was written, at a pace, so that a block that the disk has lost or changed
+//! is found before somebody needs it. The store gives it up then, and it is fetched anew.
+
+use crate::metrics::Metrics;
+use crate::pressure;
+use crate::store::{Store, StoreError};
+use hearth_core::block::BLOCK_SIZE;
+use hearth_core::manifest::ManifestHash;
+use roaring::RoaringBitmap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Before each pass over all that is held.
+const REST: Duration = Duration::from_secs(600);
+/// When to look again whether the disks have more time.
+const YIELD: Duration = Duration::from_secs(5);
+/// With more than this, in percent, the disks are others'.
+const BUSY: f32 = 20.0;
+
+/// Reads the store again and again.
+pub struct Scrubber {
+    /// What is read.
+    pub store: Store,
+    /// Bytes per second, at least one.
+    pub rate: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Scrubber {
+    /// Reads until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let passes = async {
+            loop {
+                // First, too: a node that starts has other things to do.
+                tokio::time::sleep(REST).await;
+                if let Err(error) = self.pass().await {
+                    tracing::warn!("what is stored cannot be verified: {error}");
+                }
+            }
+        };
+        shutdown.run_until_cancelled(passes).await;
+        Ok(())
+    }
+
+    /// Reads all that is held once. Where it begins is left to chance: an agent that starts
+    /// often gets everywhere all the same.
+    async fn pass(&self) -> Result<(), StoreError> {
+        let mut manifests = self.store.manifests();
+        fastrand::shuffle(&mut manifests);
+        for (hash, dataset) in manifests {
+            let Some(held) = self.store.held(&hash) else { continue };
+            let damaged = self.version(hash, held).await?;
+            if damaged > 0 {
+                tracing::error!(dataset, manifest = ?hash, damaged, "blocks were damaged on the disk and are given up");
+            }
+        }
+        self.metrics.scrub_passes.inc();
+        Ok(())
+    }
+
+    /// Reads the blocks of a version, and counts those that are not as they were written.
+    async fn version(&self, hash: ManifestHash, held: RoaringBitmap) -> Result<u64, StoreError> {
+        let begin = held.select(fastrand::u32(..u32::try_from(held.len()).unwrap_or(u32::MAX).max(1)));
+        let begin = begin.unwrap_or(0);
+        let mut damaged = 0;
+        for number in held.range(begin..).chain(held.range(..begin)) {
+            while pressure::io_some().is_some_and(|waiting| waiting > BUSY) {
+                tokio::time::sleep(YIELD).await;
+            }
+            let store = self.store.clone();
+            let verified = tokio::task::spawn_blocking(move || {
+                let Some(manifest) = store.manifest(&hash)? else { return Ok(None) };
+                let Some(file) = manifest.file_of_block(number) else { return Ok(None) };
+                let held = store.holds(&hash, number);
+                let bytes = store.verify_block(&hash, file.index, u64::from(number - file.first_block))?;
+                // It may have been evicted before it was looked at, or meanwhile.
+                Ok::<_, StoreError>(held.then_some(bytes))
+            });
+            match verified.await.map_err(|_| StoreError::Closed)? {
+                Ok(Some(Some(bytes))) => {
+                    self.metrics.scrubbed_bytes.inc_by(bytes);
+                    self.rest(bytes).await;
+                }
+                Ok(Some(None)) => {
+                    damaged += 1;
+                    self.rest(BLOCK_SIZE).await;
+                }
+                Ok(None) => {}
+                // The version was forgotten meanwhile.
+                Err(StoreError::UnknownManifest(_)) => return Ok(damaged),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
+    async fn rest(&self, bytes: u64) {
+        tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / self.rate.max(1) as f64)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{metrics, open_store, stored};
+    use std::os::unix::fs::FileExt;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn damage_is_found_without_a_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open_store(directory.path(), None);
+        let (hash, manifest) = stored(&store, &[("a", "1"), ("b", "1"), ("c", "1")], "d").await;
+        let path = store.whole_file(&hash, 1).unwrap().unwrap();
+        let object = std::fs::File::options().write(true).open(path).unwrap();
+        object.write_all_at(b"?", 3).unwrap();
+        object.sync_all().unwrap();
+        let metrics = metrics();
+        let scrubber = Scrubber { store: store.clone(), rate: u64::MAX, metrics: metrics.clone() };
+        scrubber.pass().await.unwrap();
+        assert_eq!(store.held(&hash).unwrap().iter().collect::<Vec<_>>(), [0, 2]);
+        let size = manifest.file(0).unwrap().size;
+        assert_eq!((metrics.scrubbed_bytes.get(), metrics.scrub_passes.get()), (2 * size, 1));
+    }
+}
