@@ -160,7 +160,7 @@ pub struct WarmupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<String>,
 
-    /// When the first block of it was wanted; absent while it is suspended.
+    /// When it was first looked at; absent while it is suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
 

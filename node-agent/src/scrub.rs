@@ -8,6 +8,7 @@ use hearth_core::block::BLOCK_SIZE;
 use hearth_core::manifest::ManifestHash;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -73,24 +74,32 @@ impl Scrubber {
             let verified = tokio::task::spawn_blocking(move || {
                 let Some(manifest) = store.manifest(&hash)? else { return Ok(None) };
                 let Some(file) = manifest.file_of_block(number) else { return Ok(None) };
-                let held = store.holds(&hash, number);
+                let damaged = || store.stats().blocks_damaged.load(Ordering::Relaxed);
+                let before = damaged();
                 let bytes = store.verify_block(&hash, file.index, u64::from(number - file.first_block))?;
-                // It may have been evicted before it was looked at, or meanwhile.
-                Ok::<_, StoreError>(held.then_some(bytes))
+                // What was evicted before it was looked at is not damaged.
+                let is_damaged = bytes.is_none() && damaged() > before;
+                Ok::<_, StoreError>(Some((bytes.unwrap_or(0), is_damaged)))
             });
             match verified.await.map_err(|_| StoreError::Closed)? {
-                Ok(Some(Some(bytes))) => {
+                Ok(Some((bytes, is_damaged))) => {
+                    damaged += u64::from(is_damaged);
                     self.metrics.scrubbed_bytes.inc_by(bytes);
                     self.rest(bytes).await;
                 }
-                Ok(Some(None)) => {
-                    damaged += 1;
+                Ok(None) => {}
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                // The version was forgotten meanwhile, or cannot be read any more.
+                Err(
+                    StoreError::UnknownManifest(_) | StoreError::Manifest { .. } | StoreError::Damaged { .. },
+                ) => {
+                    return Ok(damaged);
+                }
+                // The others are looked at all the same.
+                Err(error) => {
+                    tracing::warn!("a block cannot be verified: {error}");
                     self.rest(BLOCK_SIZE).await;
                 }
-                Ok(None) => {}
-                // The version was forgotten meanwhile.
-                Err(StoreError::UnknownManifest(_)) => return Ok(damaged),
-                Err(error) => return Err(error),
             }
         }
         Ok(damaged)

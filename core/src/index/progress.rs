@@ -139,17 +139,17 @@ impl ClusterIndex {
                 }
             }
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
-            let capacity = node.session.as_ref().map_or(0, |session| session.status.capacity_bytes);
-            // 0 before the first report.
-            if (1..bytes).contains(&capacity) {
-                let known = progress.too_small.take();
-                let nodes = 1 + known.as_ref().map_or(0, |known| known.nodes);
-                let this = TooSmall { node: node.name.clone(), capacity, asked: bytes, nodes };
-                let least = known.filter(|known| known.capacity <= capacity);
-                progress.too_small = Some(least.map_or(this, |known| TooSmall { nodes, ..known }));
-            }
             progress.bytes_done += held;
             if held < bytes {
+                let capacity = node.session.as_ref().map_or(0, |session| session.status.capacity_bytes);
+                // 0 before the first report.
+                if (1..bytes).contains(&capacity) {
+                    let known = progress.too_small.take();
+                    let nodes = 1 + known.as_ref().map_or(0, |known| known.nodes);
+                    let this = TooSmall { node: node.name.clone(), capacity, asked: bytes, nodes };
+                    let least = known.filter(|known| known.capacity <= capacity);
+                    progress.too_small = Some(least.map_or(this, |known| TooSmall { nodes, ..known }));
+                }
                 let measured =
                     node.session.as_ref().and_then(|session| session.status.origin_bytes_per_second);
                 progress.rate += measured.unwrap_or(0);

@@ -130,11 +130,13 @@ impl Stop {
         if warmup.spec.suspend {
             return Some(Self::Suspended);
         }
-        let started = warmup.status.as_ref().and_then(|status| status.started_at.as_ref());
+        // Once it has ended it is kept warm, for as long as it is there.
+        let running = warmup.status.as_ref().filter(|status| status.finished_at.is_none());
+        let started = running.and_then(|status| status.started_at.as_ref());
         let is_late = started
             .zip(warmup.spec.active_deadline_seconds)
             .is_some_and(|(started, seconds)| now.duration_since(started.0).as_secs() >= seconds);
-        ((is_late && !is_complete(warmup)) || warmup.has_missed_deadline()).then_some(Self::Deadline)
+        (is_late || warmup.has_missed_deadline()).then_some(Self::Deadline)
     }
 
     /// The status as it was, but for what moves.
@@ -145,7 +147,7 @@ impl Stop {
             Self::Deadline => (
                 DEADLINE_EXCEEDED,
                 format!(
-                    "it did not end within spec.activeDeadlineSeconds of {} s: raise that, or make another Warmup; what came stays",
+                    "it did not end within spec.activeDeadlineSeconds of {} s: raise that, or make another Warmup; what came stays while nothing else needs the room",
                     warmup.spec.active_deadline_seconds.unwrap_or_default()
                 ),
             ),
@@ -333,6 +335,8 @@ mod tests {
         // Raised, it goes on.
         (warmup.metadata.generation, warmup.spec.active_deadline_seconds) = (Some(2), Some(600));
         assert!(Stop::of(&warmup, at(1_100)).is_none() && !warmup.is_stopped());
+        warmup.status = Some(status_of(&warmup, &progress(400), 10.0, at(1_100)));
+        assert_eq!(Stop::of(&warmup, at(1_600)), Some(Stop::Deadline));
         warmup.status = Some(status_of(&warmup, &progress(1_000), 0.0, at(1_200)));
         assert_eq!(Stop::of(&warmup, at(9_999)), None, "it is complete");
         assert!(is_past_ttl(&warmup, at(1_210)));

@@ -81,10 +81,12 @@ impl Held<'_> {
         let Some(file) = visitor.manifest.file(visitor.file) else { return Ok(Vec::new()) };
         let object = visitor.manifest.object_id(&file);
         let worth = self.reads.of(&own.dataset).worth(&object);
-        let is_equal = |other: &Version| {
-            other.standing == own.standing && (!visitor.over_quota || other.dataset == own.dataset)
+        let is_own = |other: &Version| other.dataset == own.dataset;
+        let yields = |other: &Version| match visitor.over_quota {
+            true => is_own(other) && other.standing <= own.standing,
+            false => other.standing == own.standing && (is_own(other) || !other.standing.pinned),
         };
-        let mut looked = self.sample(versions, is_equal, &object)?;
+        let mut looked = self.sample(versions, yields, &object)?;
         self.leave_better(versions, &mut looked)?;
         let sample: Vec<evict::Held> = looked
             .iter()

@@ -25,7 +25,7 @@ use standings::{Standings, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use standings::StandingParts;
@@ -38,8 +38,12 @@ const SETTLE: Duration = Duration::from_secs(30);
 const RESIGN: Duration = Duration::from_secs(60);
 /// Longest wait for those who make room already.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often room is made that others take.
+/// How often room is made that others take, and the pause before the next time.
 const ATTEMPTS: usize = 3;
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long room is left to others who have filled the disk, and which part of the capacity.
+const CRAMPED: Duration = Duration::from_secs(600);
+const GAP: u64 = 100;
 /// How long it holds that nothing yields, at least; and in lengths of the search that found so.
 const REFUSED: Duration = Duration::from_secs(5);
 const SEARCHES: u32 = 10;
@@ -78,8 +82,12 @@ struct Inner {
     shutdown: CancellationToken,
     /// Whoever makes room.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// Told whenever some room was made.
+    made: Notify,
     refused: Mutex<Option<Refused>>,
     late: Mutex<Option<Late>>,
+    /// Until when room is left to others who fill the disk.
+    cramped: Mutex<Option<Instant>>,
 }
 
 /// Leave to make room, until it is made: also when nobody waits for it any more.
@@ -99,6 +107,8 @@ struct Late {
     until: Instant,
     /// Bytes held and free, once the file system shows them.
     sum: u64,
+    /// Bytes that were given up: no more can be late.
+    given: u64,
 }
 
 /// Why something is given up.
@@ -133,8 +143,10 @@ impl Evictor {
             metrics: parts.metrics,
             shutdown: parts.shutdown,
             turn: Arc::default(),
+            made: Notify::new(),
             refused: Mutex::default(),
             late: Mutex::default(),
+            cramped: Mutex::default(),
         }))
     }
 
@@ -174,28 +186,65 @@ impl Inner {
         if self.shortage(Claim::Limit, 0)?.is_none() {
             return Ok(());
         }
+        *self.cramped.lock() = Some(Instant::now() + CRAMPED);
+        // Whoever makes room does it for the limit, too.
+        let Ok(turn) = self.turn.clone().try_lock_owned() else { return Ok(()) };
         let versions = self.standings.of(self.store.manifests()).await;
-        let turn = self.turn().await?;
         self.make_room(turn, versions, Claim::Limit, 0, Reason::Limit).await
     }
 
     async fn reserve(self: &Arc<Self>, hash: ManifestHash, bytes: u64) -> Result<Reservation, NoRoom> {
-        if let Some(reservation) = self.free(bytes)? {
-            return Ok(reservation);
-        }
-        let versions = self.standings.of(self.store.manifests()).await;
+        // Before the turn: to ask the API server takes its time.
+        self.standings.of(self.store.manifests()).await;
         for _ in 0..ATTEMPTS {
-            let turn = self.turn().await?;
-            // Whoever was first may have made enough room; or taken what was made for us.
-            if let Some(reservation) = self.free(bytes)? {
+            let turn = match self.free_or_turn(bytes).await? {
+                Ok(reservation) => return Ok(reservation),
+                Err(turn) => turn,
+            };
+            let versions = self.standings.of(self.store.manifests()).await;
+            self.room_for(turn, versions, &hash, bytes).await?;
+            if let Some(reservation) = self.free_with_gap(bytes)? {
                 return Ok(reservation);
             }
-            self.room_for(turn, versions.clone(), &hash, bytes).await?;
-            if let Some(reservation) = self.free(bytes)? {
-                return Ok(reservation);
-            }
+            // Others have taken it, or the file system does not show it yet.
+            tokio::time::sleep(AGAIN).await;
         }
         Ok(self.store.reserve(bytes)?)
+    }
+
+    /// Room, once somebody has made some; or the turn to make it.
+    async fn free_or_turn(&self, bytes: u64) -> Result<Result<Reservation, Turn>, NoRoom> {
+        let waited = async {
+            let mut turn = std::pin::pin!(self.turn.clone().lock_owned());
+            loop {
+                let mut made = std::pin::pin!(self.made.notified());
+                made.as_mut().enable();
+                if let Some(reservation) = self.free_with_gap(bytes)? {
+                    return Ok(Ok(reservation));
+                }
+                tokio::select! {
+                    turn = &mut turn => return Ok(Err(turn)),
+                    () = made => {}
+                }
+            }
+        };
+        let late = |_| NoRoom::Late { seconds: PATIENCE.as_secs() };
+        tokio::time::timeout(PATIENCE, waited).await.map_err(late)?
+    }
+
+    /// Room that is there already, and some more for a while after others have filled the
+    /// disk: what they take next must not cost what was just fetched.
+    fn free_with_gap(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
+        let is_cramped = self.cramped.lock().is_some_and(|until| until > Instant::now());
+        let gap = match is_cramped {
+            true => self.store.usage()?.capacity_bytes / GAP,
+            false => 0,
+        };
+        let mut free = self.free(bytes.saturating_add(gap))?;
+        if let Some(reservation) = &mut free {
+            reservation.release(gap);
+        }
+        Ok(free)
     }
 
     /// Does not wait for others: the reader has its block, and it may come again.
@@ -241,11 +290,6 @@ impl Inner {
         Ok(self.free(bytes)?)
     }
 
-    async fn turn(&self) -> Result<Turn, NoRoom> {
-        let late = |_| NoRoom::Failed(format!("others made room for longer than {} s", PATIENCE.as_secs()));
-        tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await.map_err(late)
-    }
-
     /// Room that is there already.
     fn free(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
         match self.store.reserve(bytes) {
@@ -272,7 +316,7 @@ impl Inner {
     fn late(&self) -> Result<u64, StoreError> {
         let late = *self.late.lock();
         match late.filter(|late| late.until > Instant::now()) {
-            Some(late) => Ok(late.sum.saturating_sub(self.sum()?)),
+            Some(late) => Ok(late.sum.saturating_sub(self.sum()?).min(late.given)),
             None => Ok(0),
         }
     }
@@ -366,7 +410,8 @@ impl Inner {
         reason: Reason,
         mut so_far: impl FnMut(Amount),
     ) -> Result<(), ViewError> {
-        let before = self.sum()?.saturating_add(self.late()?);
+        let late = self.late()?;
+        let before = self.sum()?.saturating_add(late);
         let mut all = Amount::default();
         for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
             let version = &versions[of_version[0].version];
@@ -378,8 +423,10 @@ impl Inner {
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
                 let evicted = self.views.evict(&version.hash, &files)?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
-                *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before });
+                let given = late.saturating_add(all.bytes);
+                *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
                 so_far(all);
+                self.made.notify_waiters();
             }
             self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
             self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);

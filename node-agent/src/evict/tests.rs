@@ -162,3 +162,15 @@ async fn beyond_its_quota_a_dataset_takes_the_room_of_its_own_only() {
     assert_eq!(world.displaced(&own, 1, false), ["ns/equal:z"]);
     assert!(world.displaced(&own, 1, true).is_empty());
 }
+
+#[tokio::test]
+async fn what_is_pinned_is_exchanged_for_its_own_only() {
+    let mut world = World::new();
+    let pinned = Standing { pinned: true, ..standing(Need::Pods) };
+    let own = world.add("d", &[("a", "1"), ("b", "1")], pinned).await;
+    world.add("other", &[("z", "1")], pinned).await;
+    world.is_read("ns/d", &own, 1);
+    assert_eq!(world.displaced(&own, 1, false), ["ns/d:a"]);
+    world.shown.insert(world.versions[0].hash, [0].into_iter().collect());
+    assert!(world.displaced(&own, 1, false).is_empty());
+}

@@ -7,6 +7,7 @@ use hearth_core::manifest::ManifestHash;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,8 @@ struct Inner {
     made: Notify,
     /// Versions of which no more is kept.
     scarce: Mutex<HashSet<ManifestHash>>,
+    /// Told when a reader begins to wait.
+    waits: Notify,
     /// What readers wait for this moment.
     awaited: Mutex<HashMap<Key, Awaited>>,
 }
@@ -89,7 +92,20 @@ impl Demands {
         let entry =
             awaited.entry(key).or_insert_with(|| Awaited { readers: 0, block: watch::Sender::default() });
         entry.readers += 1;
+        self.0.waits.notify_waiters();
         Awaiting { demands: self.clone(), key, block: entry.block.subscribe() }
+    }
+
+    /// Returns when a reader waits for one of these blocks.
+    pub(super) async fn awaited(&self, hash: ManifestHash, blocks: Range<BlockNumber>) {
+        loop {
+            let mut waits = std::pin::pin!(self.0.waits.notified());
+            waits.as_mut().enable();
+            if self.0.awaited.lock().keys().any(|(of, block)| *of == hash && blocks.contains(block)) {
+                return;
+            }
+            waits.await;
+        }
     }
 
     /// A block has come, whole and as it was listed.

@@ -138,8 +138,14 @@ impl Fetcher {
 
     /// Sees to room for blocks of that many bytes.
     async fn keeping(&self, request: &Request, bytes: u64) -> Result<Keeping, NoRoom> {
+        let hash = request.source.hash;
         if !request.urgent {
-            return Ok(Keeping::Reserved(self.room.reserve(request.source.hash, bytes).await?));
+            let numbers = request.run.numbers.clone();
+            return tokio::select! {
+                reserved = self.room.reserve(hash, bytes) => Ok(Keeping::Reserved(reserved?)),
+                // Somebody has come to wait for it meanwhile.
+                () = self.demands.awaited(hash, numbers) => Ok(Keeping::IfWorth { over_quota: false }),
+            };
         }
         if request.over_quota {
             return Ok(Keeping::IfWorth { over_quota: true });

@@ -39,6 +39,8 @@ enum Phase {
 
 /// One want on its way.
 pub(super) struct Job {
+    /// Its own, however often the same is wanted.
+    pub(super) number: u64,
     pub(super) want: Want,
     phase: Phase,
     source: Option<Arc<Source>>,
@@ -53,6 +55,8 @@ pub(super) struct Job {
     /// They are from before the plan was made anew.
     changed_before: bool,
     done: bool,
+    /// The Dataset is another one since then than that of the source.
+    stale: Option<Instant>,
     /// There is no room for what nobody waits for, until it is looked at again.
     full_until: Option<Instant>,
 }
@@ -79,8 +83,9 @@ fn backoff() -> ExponentialBackoff {
 }
 
 impl Job {
-    pub(super) fn new(want: Want, now: Instant) -> Self {
+    pub(super) fn new(number: u64, want: Want, now: Instant) -> Self {
         Self {
+            number,
             want,
             phase: Phase::Waiting(now),
             source: None,
@@ -92,6 +97,7 @@ impl Job {
             changed: None,
             changed_before: false,
             done: false,
+            stale: None,
             full_until: None,
         }
     }
@@ -101,7 +107,7 @@ impl Job {
         let same_spec = self.want.uid == want.uid && self.want.generation == want.generation;
         self.want = want;
         if !same_spec {
-            self.source = None;
+            self.stale = Some(now);
             if matches!(self.phase, Phase::Waiting(_)) {
                 self.phase = Phase::Waiting(now);
                 self.backoff = backoff();
@@ -114,7 +120,7 @@ impl Job {
         match self.phase {
             Phase::Waiting(at) if self.running == 0 => Some(at),
             // What takes room is counted again.
-            Phase::Active => self.full_until,
+            Phase::Active => self.stale.or(self.full_until),
             _ => None,
         }
     }
@@ -122,7 +128,10 @@ impl Job {
     /// Its preparation begins; with what is known already.
     pub(super) fn begin_preparing(&mut self) -> Option<Arc<Source>> {
         self.phase = Phase::Preparing;
-        self.source.clone()
+        match self.stale.take() {
+            Some(_) => None,
+            None => self.source.clone(),
+        }
     }
 
     pub(super) fn prepared(&mut self, outcome: Result<Prepared, FillError>, now: Instant) {
@@ -163,6 +172,7 @@ impl Job {
             self.failed(&FillError::Quota(quota), now);
             return None;
         }
+        self.urged.remove_range(run.numbers.clone());
         self.running += 1;
         Some(Request { source, run, urgent, over_quota: taken.is_err() })
     }
@@ -172,9 +182,9 @@ impl Job {
         self.full_until.is_some()
     }
 
-    /// Whether readers are served: also while what takes room is counted again.
+    /// Whether readers are served: also while it is prepared anew.
     fn serves(&self) -> bool {
-        matches!(self.phase, Phase::Active) || (matches!(self.phase, Phase::Preparing) && self.is_full())
+        matches!(self.phase, Phase::Active | Phase::Preparing) && self.source.is_some()
     }
 
     /// Somebody waits for these blocks. What was all here is looked at again, and what
@@ -284,7 +294,7 @@ impl Job {
             self.source = None;
         }
         // Readers are served on, only nothing of theirs is kept.
-        if error.kind() == TroubleKind::NoSpace && matches!(self.phase, Phase::Active) {
+        if error.kind() == TroubleKind::NoSpace && self.serves() {
             if !self.is_full() {
                 self.full_until = Some(now + self.backoff.next().unwrap_or(RECHECK));
             }

@@ -98,6 +98,8 @@ pub struct Fill {
 
 struct Running {
     key: Key,
+    /// Which job: what was wanted may have gone and come again.
+    job: u64,
     /// The Dataset whose quota it was counted against, and the bytes.
     counted: (String, u64),
     run: Run,
@@ -230,7 +232,9 @@ impl Fill {
                         dataset = format!("{}/{}", want.namespace, want.dataset), manifest = ?want.manifest,
                         globs = ?want.globs, priority = want.priority, "wanted"
                     );
-                    self.jobs.insert(key, Job::new(want, now));
+                    let number = self.next_id;
+                    self.next_id += 1;
+                    self.jobs.insert(key, Job::new(number, want, now));
                 }
             }
         }
@@ -290,6 +294,7 @@ impl Fill {
                 let cancel = CancellationToken::new();
                 let running = Running {
                     key: key.clone(),
+                    job: job.number,
                     counted: (job.want.uid.clone(), bytes),
                     run: request.run.clone(),
                     urgent: request.urgent,
@@ -358,7 +363,7 @@ impl Fill {
                 }
                 let troubled = fetched.error.is_some();
                 for (key, job) in &mut self.jobs {
-                    if *key == running.key {
+                    if *key == running.key && job.number == running.job {
                         if let Some(error) = &fetched.error {
                             tracing::debug!(
                                 dataset = format!("{}/{}", job.want.namespace, job.want.dataset),

@@ -16,6 +16,12 @@ pub enum NoRoom {
     /// The store says so.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Others are making room, and it takes long.
+    #[error("there is no room yet: others have been making room for longer than {seconds} s")]
+    Late {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// It cannot be made.
     #[error("room cannot be made: {0}")]
     Failed(String),

@@ -39,7 +39,7 @@ impl FillError {
             Self::Store(error) if error.is_no_space() => TroubleKind::NoSpace,
             Self::NoRoom(NoRoom::Store(error)) if error.is_no_space() => TroubleKind::NoSpace,
             Self::NoRoom(NoRoom::Store(_) | NoRoom::Failed(_)) => TroubleKind::Store,
-            Self::NoRoom(NoRoom::NotEnough(_)) | Self::Quota(_) => TroubleKind::NoSpace,
+            Self::NoRoom(NoRoom::NotEnough(_) | NoRoom::Late { .. }) | Self::Quota(_) => TroubleKind::NoSpace,
             Self::Store(_) => TroubleKind::Store,
             Self::Manifest(_) | Self::Globs(_) => TroubleKind::Origin,
         }

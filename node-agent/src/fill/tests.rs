@@ -184,6 +184,23 @@ async fn the_more_urgent_goes_first_even_when_every_slot_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_edited_dataset_is_fetched_on() {
+    let world = World::new(&[("slow/1", 10), ("slow/2", 10), ("slow/3", 10)]).await;
+    let (hash, manifest) = world.list().await;
+    let filling = world.start(&manifest, 1, None);
+    world.fake.held.send_replace(Some("slow"));
+    filling.want(vec![want(hash, &[], 1)]);
+    eventually(|| "begun".into(), || filling.metrics.fill_running.get() == 1).await;
+    let mut dataset = world.dataset();
+    dataset.metadata.generation = Some(2);
+    world.api.put(DATASET, &dataset);
+    filling.want(vec![Want { generation: 2, ..want(hash, &[], 1) }]);
+    world.fake.held.send_replace(None);
+    filling.held(&hash, 3).await;
+    filling.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_longer_wanted_is_cancelled() {
     let world = World::new(&[("slow/1", 10), ("slow/2", 10)]).await;
     let (hash, manifest) = world.list().await;

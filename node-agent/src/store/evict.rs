@@ -38,8 +38,11 @@ impl Engine {
             return Ok(shared);
         }
         let manifest = self.adopted(hash)?;
-        if !self.shared.manifests.may_share(&manifest, other)? {
-            return Ok(shared);
+        match self.shared.manifests.may_share(&manifest, other) {
+            Ok(true) => {}
+            // What cannot be read lists nothing any more.
+            Ok(false) | Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => return Ok(shared),
+            Err(error) => return Err(error),
         }
         for file in files.iter().filter_map(|index| manifest.file(index as usize)) {
             if !self.shared.manifests.places(other, &Object::of(&manifest, &file))?.is_empty() {

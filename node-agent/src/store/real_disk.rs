@@ -46,7 +46,11 @@ impl DiskFile for RealFile {
 
 /// A file that is read past the page cache: in whole sectors, into memory that begins at one.
 #[derive(Debug)]
-struct DirectFile(RealFile);
+struct DirectFile {
+    direct: File,
+    /// The same, for where sectors are larger, and for all else.
+    cached: RealFile,
+}
 
 impl DiskFile for DirectFile {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -57,9 +61,13 @@ impl DiskFile for DirectFile {
         let sectors = memory.get_mut(start..start + length).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut done = 0;
         while done < before + out.len() {
-            match self.0.0.read_at(&mut sectors[done..], offset - before as u64 + done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => done += read,
+            match self.direct.read_at(&mut sectors[done..], offset - before as u64 + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return self.cached.read_at(offset, out);
+                }
+                Err(error) => return Err(error),
             }
         }
         out.copy_from_slice(&sectors[before..before + out.len()]);
@@ -67,19 +75,19 @@ impl DiskFile for DirectFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.cached.write_at(offset, data)
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.cached.len()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.cached.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.cached.sync_data()
     }
 }
 
@@ -113,7 +121,7 @@ impl Disk for RealDisk {
     fn open_past_cache(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let direct = i32::try_from(OFlags::DIRECT.bits()).map_err(|_| io::ErrorKind::Unsupported)?;
         match OpenOptions::new().read(true).custom_flags(direct).open(path) {
-            Ok(file) => Ok(Arc::new(DirectFile(RealFile(file)))),
+            Ok(direct) => Ok(Arc::new(DirectFile { direct, cached: RealFile(File::open(path)?) })),
             // A file system in memory, and some over networks.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.open_to_read(path),
             Err(error) => Err(error),

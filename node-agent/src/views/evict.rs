@@ -5,7 +5,7 @@ use super::error::{ViewError, io_error};
 use super::record::Record;
 use super::trees::files_of_selection;
 use super::{Inner, Views};
-use crate::store::{BlockSets, Evicted};
+use crate::store::{BlockSets, Evicted, StoreError};
 use hearth_core::block::BlockNumber;
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::selection::Selection;
@@ -99,7 +99,7 @@ impl Inner {
         let (mut shown, mut all_known) = (BlockSets::new(), true);
         for record in &records {
             let manifest = match record.manifest() {
-                Some(hash) => self.store.manifest(&hash)?.map(|manifest| (hash, manifest)),
+                Some(hash) => self.readable(&hash)?.map(|manifest| (hash, manifest)),
                 None => None,
             };
             // One that the store has lost may come back.
@@ -119,6 +119,14 @@ impl Inner {
         Ok(shown)
     }
 
+    /// A manifest, if it is here and can be read.
+    fn readable(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, ViewError> {
+        match self.store.manifest(hash) {
+            Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => Ok(None),
+            found => Ok(found?),
+        }
+    }
+
     /// Takes links away that are left of what was given up, if there may be any: the last
     /// run ended too soon, or something failed.
     pub(super) fn finish_unlinking(&self) -> Result<(), ViewError> {
@@ -128,7 +136,7 @@ impl Inner {
         let _alone = self.links.write();
         let shown = self.shown()?;
         for (hash, _) in self.store.manifests() {
-            let (Some(manifest), Some(held)) = (self.store.manifest(&hash)?, self.store.held(&hash)) else {
+            let (Some(manifest), Some(held)) = (self.readable(&hash)?, self.store.held(&hash)) else {
                 continue;
             };
             let mut gone = RoaringBitmap::new();
