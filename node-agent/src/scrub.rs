@@ -8,7 +8,6 @@ use hearth_core::block::BLOCK_SIZE;
 use hearth_core::manifest::ManifestHash;
 use roaring::RoaringBitmap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -50,22 +49,19 @@ impl Scrubber {
     async fn pass(&self) -> Result<(), StoreError> {
         let mut manifests = self.store.manifests();
         fastrand::shuffle(&mut manifests);
-        for (hash, dataset) in manifests {
-            let Some(held) = self.store.held(&hash) else { continue };
-            let damaged = self.version(hash, held).await?;
-            if damaged > 0 {
-                tracing::error!(dataset, manifest = ?hash, damaged, "blocks were damaged on the disk and are given up");
+        for (hash, _) in manifests {
+            if let Some(held) = self.store.held(&hash) {
+                self.version(hash, &held).await?;
             }
         }
         self.metrics.scrub_passes.inc();
         Ok(())
     }
 
-    /// Reads the blocks of a version, and counts those that are not as they were written.
-    async fn version(&self, hash: ManifestHash, held: RoaringBitmap) -> Result<u64, StoreError> {
+    /// Reads the blocks of a version. The store counts and tells those that are damaged.
+    async fn version(&self, hash: ManifestHash, held: &RoaringBitmap) -> Result<(), StoreError> {
         let begin = held.select(fastrand::u32(..u32::try_from(held.len()).unwrap_or(u32::MAX).max(1)));
         let begin = begin.unwrap_or(0);
-        let mut damaged = 0;
         for number in held.range(begin..).chain(held.range(..begin)) {
             while pressure::io_some().is_some_and(|waiting| waiting > BUSY) {
                 tokio::time::sleep(YIELD).await;
@@ -74,27 +70,19 @@ impl Scrubber {
             let verified = tokio::task::spawn_blocking(move || {
                 let Some(manifest) = store.manifest(&hash)? else { return Ok(None) };
                 let Some(file) = manifest.file_of_block(number) else { return Ok(None) };
-                let damaged = || store.stats().blocks_damaged.load(Ordering::Relaxed);
-                let before = damaged();
-                let bytes = store.verify_block(&hash, file.index, u64::from(number - file.first_block))?;
-                // What was evicted before it was looked at is not damaged.
-                let is_damaged = bytes.is_none() && damaged() > before;
-                Ok::<_, StoreError>(Some((bytes.unwrap_or(0), is_damaged)))
+                store.verify_block(&hash, file.index, u64::from(number - file.first_block))
             });
             match verified.await.map_err(|_| StoreError::Closed)? {
-                Ok(Some((bytes, is_damaged))) => {
-                    damaged += u64::from(is_damaged);
+                Ok(bytes) => {
+                    let bytes = bytes.unwrap_or(0);
                     self.metrics.scrubbed_bytes.inc_by(bytes);
                     self.rest(bytes).await;
                 }
-                Ok(None) => {}
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
                 // The version was forgotten meanwhile, or cannot be read any more.
                 Err(
                     StoreError::UnknownManifest(_) | StoreError::Manifest { .. } | StoreError::Damaged { .. },
-                ) => {
-                    return Ok(damaged);
-                }
+                ) => return Ok(()),
                 // The others are looked at all the same.
                 Err(error) => {
                     tracing::warn!("a block cannot be verified: {error}");
@@ -102,7 +90,7 @@ impl Scrubber {
                 }
             }
         }
-        Ok(damaged)
+        Ok(())
     }
 
     async fn rest(&self, bytes: u64) {

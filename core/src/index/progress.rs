@@ -74,7 +74,7 @@ impl WarmupMissing {
     /// Files that the node holds wholly. Looks at every missing file: not to be
     /// done under a lock.
     pub fn files_done(&self) -> u64 {
-        self.files - self.manifest.files_with(&self.blocks)
+        self.files - self.manifest.files_with(&self.blocks).count() as u64
     }
 }
 

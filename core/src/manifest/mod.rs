@@ -279,19 +279,15 @@ impl Manifest {
         bytes
     }
 
-    /// How many files have at least one of the given blocks.
-    pub fn files_with(&self, blocks: &RoaringBitmap) -> u64 {
-        let mut files = 0;
-        let mut counted_to = 0;
-        for number in blocks {
-            if number < counted_to {
-                continue;
-            }
-            let Some(file) = self.file_of_block(number) else { break };
-            counted_to = file.blocks().end;
-            files += 1;
-        }
-        files
+    /// The files that have at least one of the given blocks.
+    pub fn files_with<'a>(&'a self, blocks: &'a RoaringBitmap) -> impl Iterator<Item = File<'a>> {
+        let mut looked_to = 0;
+        std::iter::from_fn(move || {
+            let number = blocks.range(looked_to..).next()?;
+            let file = self.file_of_block(number)?;
+            looked_to = file.blocks().end;
+            Some(file)
+        })
     }
 
     fn has_block(&self, row: usize, number: BlockNumber) -> bool {

@@ -47,15 +47,17 @@ impl Selected {
         }
     }
 
+    /// The picked blocks.
+    pub fn blocks(&self, manifest: &Manifest) -> RoaringBitmap {
+        self.blocks.clone().unwrap_or_else(|| {
+            let mut all = RoaringBitmap::new();
+            all.insert_range(0..manifest.blocks());
+            all
+        })
+    }
+
     /// The picked blocks that are not among those given.
     pub fn missing(&self, manifest: &Manifest, held: &RoaringBitmap) -> RoaringBitmap {
-        match &self.blocks {
-            Some(selected) => selected - held,
-            None => {
-                let mut missing = RoaringBitmap::new();
-                missing.insert_range(0..manifest.blocks());
-                missing - held
-            }
-        }
+        self.blocks(manifest) - held
     }
 }

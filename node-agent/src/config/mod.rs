@@ -312,7 +312,7 @@ impl Config {
             self.origin.retry.budget
         );
         ensure!(
-            self.origin.buffer_bytes().is_some_and(|bytes| bytes >= 64 << 20),
+            self.origin.buffer.bytes().is_some_and(|bytes| bytes >= 64 << 20),
             "origin.buffer is {}, and bytes of at least 64Mi are allowed",
             self.origin.buffer
         );
@@ -349,13 +349,6 @@ impl StoreSection {
     /// Both watermarks.
     pub fn watermarks(&self) -> Result<Watermarks, WatermarkError> {
         Watermarks::new(self.high_watermark, self.low_watermark)
-    }
-}
-
-impl OriginConfig {
-    /// [`OriginConfig::buffer`] in bytes; `None` when it is a share.
-    pub fn buffer_bytes(&self) -> Option<u64> {
-        self.buffer.bytes()
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_documented() {
-        for (text, room) in [
+        for (text, size) in [
             ("15%", Some(Size::Percent(15))),
             ("500Gi", Some(Size::Bytes(500 << 30))),
             ("2k", Some(Size::Bytes(2000))),
@@ -110,15 +110,15 @@ mod tests {
             ("99999999P", None),
             ("", None),
         ] {
-            assert_eq!(text.parse().ok(), room, "{text}");
+            assert_eq!(text.parse().ok(), size, "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn sizes_come_back_as_they_went_in(bytes: u64, shift in 0..50u32) {
-            let room = Size::Bytes(bytes >> shift << shift);
-            prop_assert_eq!(room.to_string().parse::<Size>(), Ok(room));
+            let size = Size::Bytes(bytes >> shift << shift);
+            prop_assert_eq!(size.to_string().parse::<Size>(), Ok(size));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Held<'_> {
             let Some((manifest, held)) = self.held_of(version)? else { continue };
             let habit = self.reads.of(&version.dataset);
             let spared = self.listed_by_better(versions, place, &held)?;
-            for file in files_of(&manifest, &held).filter(|file| !spared.contains(file.index as u32)) {
+            for file in manifest.files_with(&held).filter(|file| !spared.contains(file.index as u32)) {
                 let Looked { bytes, worth, native } = self.look(version, &habit, &manifest, &held, &file);
                 let object = Chosen { version: place, file: file.index as u32 };
                 plan.offer(Candidate { object, bytes, worth, native });
@@ -119,7 +119,10 @@ impl Held<'_> {
         }
         let all: u64 = equals.iter().map(|(.., held)| held.len()).sum();
         let mut sample: BTreeMap<Chosen, Looked> = BTreeMap::new();
-        for _ in 0..if all == 0 { 0 } else { SAMPLE } {
+        if all == 0 {
+            return Ok(Vec::new());
+        }
+        for _ in 0..SAMPLE {
             let mut at = fastrand::u64(..all);
             for (place, version, manifest, held) in &equals {
                 if at >= held.len() {
@@ -165,7 +168,7 @@ impl Held<'_> {
             let files = looked.iter().filter(|(chosen, _)| chosen.version == place);
             let files: RoaringBitmap = files.map(|(chosen, _)| chosen.file).collect();
             for better in better_than(versions, place) {
-                let shared = self.store.shared(&versions[place].hash, &files, &better.hash)?;
+                let shared = self.store.also_listed(&versions[place].hash, &files, &better.hash)?;
                 looked.retain(|(chosen, _)| chosen.version != place || !shared.contains(chosen.file));
             }
         }
@@ -182,9 +185,9 @@ impl Held<'_> {
         let mut listed = RoaringBitmap::new();
         let version = &versions[place];
         let Some(manifest) = self.store.manifest(&version.hash)? else { return Ok(listed) };
-        let files: RoaringBitmap = files_of(&manifest, held).map(|file| file.index as u32).collect();
+        let files: RoaringBitmap = manifest.files_with(held).map(|file| file.index as u32).collect();
         for better in better_than(versions, place) {
-            listed |= self.store.shared(&version.hash, &(&files - &listed), &better.hash)?;
+            listed |= self.store.also_listed(&version.hash, &(&files - &listed), &better.hash)?;
         }
         Ok(listed)
     }
@@ -231,15 +234,4 @@ struct Looked {
     bytes: u64,
     worth: f64,
     native: bool,
-}
-
-/// The files that have any of these blocks.
-fn files_of<'a>(manifest: &'a Manifest, blocks: &'a RoaringBitmap) -> impl Iterator<Item = File<'a>> + 'a {
-    let mut after = 0;
-    std::iter::from_fn(move || {
-        let number = blocks.range(after..).next()?;
-        let file = manifest.file_of_block(number)?;
-        after = file.blocks().end;
-        Some(file)
-    })
 }

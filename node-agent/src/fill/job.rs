@@ -233,7 +233,7 @@ impl Job {
             self.trouble = None;
         }
         // The plan may be newer than the request.
-        self.fetched_by_another(done);
+        self.fetched(done);
         let rest = ranges_without(run, done);
         match (error, &self.source) {
             (Some(FillError::Origin(OriginError::Changed(why))), Some(source)) => {
@@ -258,8 +258,8 @@ impl Job {
         self.settle(now);
     }
 
-    /// Another want of the same manifest has fetched these.
-    pub(super) fn fetched_by_another(&mut self, done: &RoaringBitmap) {
+    /// These have been fetched, for this or another want of the same manifest.
+    pub(super) fn fetched(&mut self, done: &RoaringBitmap) {
         for number in done {
             self.plan.fetched(number..number + 1);
         }

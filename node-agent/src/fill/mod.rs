@@ -127,7 +127,7 @@ impl Fill {
             demands: demands.clone(),
             blocks,
             room,
-            buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer_bytes().unwrap_or(0)))),
+            buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer.bytes().unwrap_or(0)))),
             freed: Arc::new(Notify::new()),
         };
         let fill = Self {
@@ -372,7 +372,7 @@ impl Fill {
                         }
                         job.ended(&running.run, running.urgent, &fetched.done, fetched.error.as_ref(), now);
                     } else if key.0 == running.key.0 {
-                        job.fetched_by_another(&fetched.done);
+                        job.fetched(&fetched.done);
                     }
                 }
                 if troubled || self.running.is_empty() {

@@ -27,30 +27,30 @@ pub struct Evicted {
 }
 
 impl Engine {
-    pub(super) fn shared(
+    pub(super) fn also_listed(
         &self,
         hash: &ManifestHash,
         files: &RoaringBitmap,
         other: &ManifestHash,
     ) -> Result<RoaringBitmap, StoreError> {
-        let mut shared = RoaringBitmap::new();
+        let mut listed = RoaringBitmap::new();
         if hash == other || !self.shared.inventory.is_adopted(other) {
-            return Ok(shared);
+            return Ok(listed);
         }
         let manifest = self.adopted(hash)?;
         match self.shared.manifests.may_share(&manifest, other) {
             Ok(true) => {}
             // What cannot be read lists nothing any more.
-            Ok(false) | Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => return Ok(shared),
+            Ok(false) | Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => return Ok(listed),
             Err(error) => return Err(error),
         }
         for file in files.iter().filter_map(|index| manifest.file(index as usize)) {
             if !self.shared.manifests.places(other, &Object::of(&manifest, &file))?.is_empty() {
                 // A manifest has at most as many files with blocks as it has blocks.
-                shared.insert(file.index as u32);
+                listed.insert(file.index as u32);
             }
         }
-        Ok(shared)
+        Ok(listed)
     }
 
     pub(super) fn evict(

@@ -227,13 +227,13 @@ impl Store {
 
     /// Which of these files of an adopted manifest another adopted one lists, too, as the
     /// same objects.
-    pub fn shared(
+    pub fn also_listed(
         &self,
         hash: &ManifestHash,
         files: &RoaringBitmap,
         other: &ManifestHash,
     ) -> Result<RoaringBitmap, StoreError> {
-        self.0.shared(hash, files, other)
+        self.0.also_listed(hash, files, other)
     }
 
     /// Gives up the objects of these files of an adopted manifest, in all manifests that

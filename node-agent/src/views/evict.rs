@@ -3,11 +3,9 @@
 
 use super::error::{ViewError, io_error};
 use super::record::Record;
-use super::trees::files_of_selection;
 use super::{Inner, Views};
 use crate::store::{BlockSets, Evicted, StoreError};
-use hearth_core::block::BlockNumber;
-use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::manifest::{Manifest, ManifestHash, Selected};
 use hearth_core::selection::Selection;
 use roaring::RoaringBitmap;
 use std::fs::File;
@@ -109,7 +107,7 @@ impl Inner {
             };
             let selection = Selection::new(record.globs.iter().cloned())
                 .map_err(|error| ViewError::Invalid(error.to_string()))?;
-            *shown.entry(hash).or_default() |= blocks_of_selection(&manifest, &selection);
+            *shown.entry(hash).or_default() |= Selected::find(&manifest, &selection).blocks(&manifest);
         }
         let shown = Arc::new(shown);
         let mut published = self.published.lock();
@@ -150,17 +148,4 @@ impl Inner {
         }
         self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))
     }
-}
-
-fn blocks_of_selection(manifest: &Manifest, selection: &Selection) -> RoaringBitmap {
-    let mut blocks = RoaringBitmap::new();
-    match selection.is_all() {
-        true => _ = blocks.insert_range(0..manifest.blocks()),
-        false => {
-            let files = files_of_selection(manifest, selection);
-            let ranges = files.iter().filter_map(|index| Some(manifest.file(index as usize)?.blocks()));
-            ranges.for_each(|range: std::ops::Range<BlockNumber>| _ = blocks.insert_range(range));
-        }
-    }
-    blocks
 }

@@ -13,7 +13,6 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -163,22 +162,6 @@ impl Tree {
         fs::hard_link(object, &new).map_err(io_error("cannot link", &new))?;
         fs::rename(&new, path).map_err(fail("cannot replace"))
     }
-}
-
-/// The files of a manifest that have any of these blocks.
-pub(super) fn files_of(manifest: &Manifest, blocks: &RoaringBitmap) -> RoaringBitmap {
-    let mut files = RoaringBitmap::new();
-    let mut counted: Range<u32> = 0..0;
-    for number in blocks {
-        if counted.contains(&number) {
-            continue;
-        }
-        let Some(file) = manifest.file_of_block(number) else { break };
-        counted = file.blocks();
-        // A manifest has at most as many files with blocks as it has blocks.
-        files.insert(file.index as u32);
-    }
-    files
 }
 
 fn make_directory(path: &Path) -> Result<(), ViewError> {

@@ -3,9 +3,9 @@
 
 use super::error::{ViewError, io_error};
 use super::record::name_of;
-use super::tree::{Tree, files_of};
+use super::tree::Tree;
 use crate::store::{Store, Subscription, Taken};
-use hearth_core::manifest::{Manifest, ManifestHash};
+use hearth_core::manifest::{File, Manifest, ManifestHash};
 use hearth_core::selection::Selection;
 use hearth_core::wire::report::Change;
 use parking_lot::Mutex;
@@ -132,7 +132,7 @@ impl Trees {
                 Change::Forgotten(hash) => self.forget(&hash)?,
                 Change::Blocks { manifest: hash, added, .. } => {
                     let Some(manifest) = self.store.manifest(&hash)? else { continue };
-                    let files = files_of(&manifest, &added.0);
+                    let files = indices(manifest.files_with(&added.0));
                     let tree = self.tree(&(hash, Vec::new()));
                     tree.doubt(&files);
                     tree.link(&self.store, &manifest, &files)?;
@@ -145,7 +145,7 @@ impl Trees {
     /// Takes the links of all files away that have any of these blocks of a version.
     pub(super) fn unlink(&self, hash: &ManifestHash, blocks: &RoaringBitmap) -> Result<(), ViewError> {
         let Some(manifest) = self.store.manifest(hash)? else { return Ok(()) };
-        let files = files_of(&manifest, blocks);
+        let files = indices(manifest.files_with(blocks));
         self.trees_of(hash).iter().try_for_each(|tree| tree.unlink(&manifest, &files))
     }
 
@@ -169,12 +169,16 @@ impl Trees {
 
 /// The files of a manifest that a selection picks.
 pub(super) fn files_of_selection(manifest: &Manifest, selection: &Selection) -> RoaringBitmap {
-    let mut files = RoaringBitmap::new();
-    match selection.is_all() {
-        true => _ = files.insert_range(0..manifest.file_count() as u32),
-        false => files.extend(manifest.select(selection).map(|file| file.index as u32)),
+    if !selection.is_all() {
+        return indices(manifest.select(selection));
     }
-    files
+    let mut all = RoaringBitmap::new();
+    all.insert_range(0..manifest.file_count() as u32);
+    all
+}
+
+fn indices<'a>(files: impl Iterator<Item = File<'a>>) -> RoaringBitmap {
+    files.map(|file| file.index as u32).collect()
 }
 
 fn file_name((hash, globs): &Key) -> String {
