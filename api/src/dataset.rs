@@ -1,4 +1,4 @@
-//! `Dataset`: a named set of objects from an origin.
+//! `Dataset`: a named set of objects from one or more origins.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A named set of objects from an origin, cached on nodes and read by pods.
+/// A named set of objects from one or more origins, cached on nodes and read by pods.
 #[derive(CustomResource, Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "hearth.dev",
@@ -30,8 +30,9 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DatasetSpec {
-    /// Where the objects live. Exactly one origin in this release; several come later.
-    #[schemars(length(min = 1, max = 1))]
+    /// Where the objects live. The files of several stand in one tree, each origin's below its
+    /// path; a file that two of them have is an error that names both.
+    #[schemars(length(min = 1, max = 32))]
     pub origins: Vec<Origin>,
 
     /// Which of the origin's objects belong to the dataset; all when absent.
@@ -136,7 +137,8 @@ pub enum Addressing {
     VirtualHosted,
 }
 
-/// Which objects belong to a dataset, by globs on their paths.
+/// Which objects belong to a dataset, by their paths. One that belongs is taken by all that
+/// is given here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesSpec {
@@ -150,6 +152,41 @@ pub struct FilesSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
     pub exclude: Vec<String>,
+
+    /// An exact list of the dataset's files; all files when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<FileListSource>,
+}
+
+/// Where an exact list of files is: one path in the dataset's tree a line, as plain text, gzip or
+/// zstd, of at most 10 million lines. It is read again whenever the origin is listed, and what
+/// becomes of it is a new version. What it names and no origin has is counted in
+/// status.missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.configMap) != has(self.path)").message("list must name one of configMap and path"))]
+pub struct FileListSource {
+    /// A key of a ConfigMap in the Dataset's namespace. Agents may read it only when a
+    /// RoleBinding in that namespace grants them the ClusterRole hearth-secret-reader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapKey>,
+
+    /// Path of the list in the dataset's own tree, whether or not include, exclude and the
+    /// list itself take that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub path: Option<String>,
+}
+
+/// Names a key of a ConfigMap in the Dataset's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ConfigMapKey {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in its data or binaryData.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// Where and how much of a dataset is cached.
@@ -213,6 +250,10 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<SkippedKeys>,
 
+    /// What spec.files.list names and no origin has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingFiles>,
+
     /// How warm the current version is in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmStatus>,
@@ -270,6 +311,16 @@ pub struct SkippedKeys {
     pub example: String,
     /// Why it was skipped.
     pub reason: String,
+}
+
+/// Files that a list names and no origin has.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingFiles {
+    /// How many.
+    pub count: i64,
+    /// One of them.
+    pub example: String,
 }
 
 /// How warm a dataset is.

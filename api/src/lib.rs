@@ -16,8 +16,9 @@ mod warmup;
 
 pub use conditions::{ConditionStatus, set_condition};
 pub use dataset::{
-    Addressing, CacheSpec, Dataset, DatasetSpec, DatasetStatus, FilesSpec, HeldVersion, Origin,
-    OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus, WarmStatus,
+    Addressing, CacheSpec, ConfigMapKey, Dataset, DatasetSpec, DatasetStatus, FileListSource, FilesSpec,
+    HeldVersion, MissingFiles, Origin, OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus,
+    WarmStatus,
 };
 pub use validation::InvalidSpec;
 pub use warmup::{

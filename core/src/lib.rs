@@ -10,6 +10,7 @@ pub mod claim;
 pub mod decide;
 pub mod evict;
 pub mod explain;
+pub mod file_list;
 pub mod hold;
 pub mod index;
 pub mod manifest;

@@ -92,7 +92,7 @@ pub(crate) fn patient_origins() -> Arc<Origins> {
 
 /// Lists a Dataset.
 pub(crate) async fn list(origins: &Origins, dataset: &Dataset) -> (ManifestHash, Manifest) {
-    let manifest = listing::list(origins, dataset).await.unwrap().manifest;
+    let manifest = listing::list(origins, &FakeApi::default().client(), dataset).await.unwrap().manifest;
     (ManifestHash::of(&manifest.encode()), manifest)
 }
 
@@ -135,8 +135,8 @@ pub(crate) const STORED: u64 = 1000;
 /// Puts a version of `ns/NAME` of files of [`STORED`] bytes into a store, by path and tag, all of
 /// them held.
 pub(crate) async fn stored(store: &Store, files: &[(&str, &str)], name: &str) -> (ManifestHash, Manifest) {
-    let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
+    let origin = ManifestOrigin::whole(AccessDomain::new("ns", None), "s3://b");
+    let mut builder = ManifestBuilder::new(vec![origin]);
     for (path, tag) in files {
         builder.push(ListedObject {
             origin: 0,

@@ -266,7 +266,7 @@ pub fn imagined(datasets: &str) -> Result<Pod> {
 }
 
 /// An origin as a Dataset names it, with the credentials of [`credentials`].
-pub(crate) fn origin(bucket: &Bucket, folder: &str, endpoint: impl Into<Value>) -> Value {
+pub fn origin(bucket: &Bucket, folder: &str, endpoint: impl Into<Value>) -> Value {
     json!({
         "uri": bucket.uri(folder),
         "secretRef": {"name": "s3-credentials"},

@@ -17,8 +17,8 @@ const HALF: u64 = BLOCK_SIZE / 2;
 
 /// `train/0`, `train/1`, … and `val/0`, …, each a block and a half, with these tags.
 pub(super) fn manifest(train: &[&str], val: &[&str]) -> (ManifestHash, Arc<Manifest>) {
-    let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
+    let origin = ManifestOrigin::whole(AccessDomain::new("ns", None), "s3://b");
+    let mut builder = ManifestBuilder::new(vec![origin]);
     for (directory, tags) in [("train", train), ("val", val)] {
         for (number, tag) in tags.iter().enumerate() {
             builder.push(ListedObject {

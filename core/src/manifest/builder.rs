@@ -3,8 +3,11 @@
 use super::path::{self, path_order};
 use super::{Manifest, ManifestOrigin, Row};
 use crate::block::{self, BlockNumber};
-use crate::object::{AccessDomain, Validator};
+use crate::object::Validator;
 use std::fmt;
+
+/// Characters of a key: enough to find it by, and little enough for a status field.
+const SHOWN: usize = 200;
 
 /// One object as an origin lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,32 +65,45 @@ impl fmt::Display for SkipReason {
 pub struct Skipped {
     /// How many keys were skipped.
     pub count: u64,
-    /// The first of them, shortened, with the reason.
+    /// The least of them, so that the same listing tells of the same one; shortened, with the reason.
     pub example: Option<(String, SkipReason)>,
 }
 
 impl Skipped {
     /// Counts one more skipped key.
     pub fn add(&mut self, key: &str, reason: SkipReason) {
-        /// Enough to find it by, and little enough for a status field.
-        const SHOWN: usize = 200;
         self.count += 1;
-        if self.example.is_none() {
-            let shown: String = key.chars().take(SHOWN).flat_map(char::escape_default).collect();
+        let shown: String = key.chars().take(SHOWN).flat_map(char::escape_default).collect();
+        if self.example.as_ref().is_none_or(|(least, of)| (&shown, reason) < (least, *of)) {
             self.example = Some((shown, reason));
         }
     }
 }
 
-/// The listing has more blocks or bytes of paths than a manifest can number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the listing has more than 4,294,967,295 blocks, or 4 GiB of paths: split the dataset")]
-pub struct TooManyBlocks;
+/// Why a listing makes no manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// It has more blocks or bytes of paths than a manifest can number.
+    #[error("the listing has more than 4,294,967,295 blocks, or 4 GiB of paths: split the dataset")]
+    TooManyBlocks,
+    /// Two origins have a file at one path, or one has a file where another has a directory.
+    #[error(
+        "the path \"{path}\" is claimed by two of spec.origins, {first} and {second}: \
+         give one of them another path, or exclude it by spec.files.exclude"
+    )]
+    Claimed {
+        /// The path, shortened.
+        path: String,
+        /// URI of the one.
+        first: String,
+        /// URI of the other.
+        second: String,
+    },
+}
 
 /// Collects listed objects and makes the manifest.
 #[derive(Debug)]
 pub struct ManifestBuilder {
-    domain: AccessDomain,
     origins: Vec<ManifestOrigin>,
     objects: Vec<ListedObject>,
     skipped: Skipped,
@@ -95,8 +111,8 @@ pub struct ManifestBuilder {
 
 impl ManifestBuilder {
     /// An empty listing of these origins.
-    pub fn new(domain: AccessDomain, origins: Vec<ManifestOrigin>) -> Self {
-        Self { domain, origins, objects: Vec::new(), skipped: Skipped::default() }
+    pub fn new(origins: Vec<ManifestOrigin>) -> Self {
+        Self { origins, objects: Vec::new(), skipped: Skipped::default() }
     }
 
     /// Adds an object, or counts it as skipped.
@@ -128,15 +144,19 @@ impl ManifestBuilder {
     }
 
     /// Sorts, numbers and checks what was pushed.
-    pub fn finish(mut self) -> Result<(Manifest, Skipped), TooManyBlocks> {
-        self.objects.sort_by(|a, b| path_order(&a.path, &b.path));
-        let mut manifest = Manifest::empty(self.domain, self.origins);
+    pub fn finish(mut self) -> Result<(Manifest, Skipped), BuildError> {
+        self.objects.sort_by(|a, b| path_order(&a.path, &b.path).then(a.origin.cmp(&b.origin)));
+        let mut manifest = Manifest::empty(self.origins);
         manifest.rows.reserve_exact(self.objects.len());
         // The one before is taken when the next one is known. A list of those that are kept
         // would be as large as the listing.
         let mut before: Option<ListedObject> = None;
         for object in self.objects {
             if let Some(last) = before.take() {
+                let is_directory = path::is_below(&object.path, &last.path);
+                if (last.path == object.path || is_directory) && last.origin != object.origin {
+                    return Err(manifest.claimed(&last, &object));
+                }
                 if last.path == object.path {
                     self.skipped.add(&object.path, SkipReason::Duplicate);
                     before = Some(last);
@@ -144,7 +164,7 @@ impl ManifestBuilder {
                 }
                 // Path order puts a directory's files right behind a file of its
                 // name. Dropping that one file loses least.
-                if path::is_below(&object.path, &last.path) {
+                if is_directory {
                     self.skipped.add(&last.path, SkipReason::IsDirectory);
                 } else {
                     manifest.append_object(last)?;
@@ -160,11 +180,17 @@ impl ManifestBuilder {
 }
 
 impl Manifest {
-    pub(super) fn empty(domain: AccessDomain, origins: Vec<ManifestOrigin>) -> Self {
-        Self { domain, origins, paths: String::new(), rows: Vec::new(), blocks: 0, bytes: 0 }
+    pub(super) fn empty(origins: Vec<ManifestOrigin>) -> Self {
+        Self { origins, paths: String::new(), rows: Vec::new(), blocks: 0, bytes: 0 }
     }
 
-    fn append_object(&mut self, object: ListedObject) -> Result<(), TooManyBlocks> {
+    fn claimed(&self, first: &ListedObject, second: &ListedObject) -> BuildError {
+        let uri = |object: &ListedObject| self.origins[usize::from(object.origin)].uri.clone();
+        let path = first.path.chars().take(SHOWN).flat_map(char::escape_default).collect();
+        BuildError::Claimed { path, first: uri(first), second: uri(second) }
+    }
+
+    fn append_object(&mut self, object: ListedObject) -> Result<(), BuildError> {
         self.append(&object.path, object.origin, object.size, object.modified, object.validator)
     }
 
@@ -176,11 +202,11 @@ impl Manifest {
         size: u64,
         modified: i64,
         validator: Validator,
-    ) -> Result<(), TooManyBlocks> {
-        let blocks = BlockNumber::try_from(block::blocks_in(size)).map_err(|_| TooManyBlocks)?;
-        let end = self.blocks.checked_add(blocks).ok_or(TooManyBlocks)?;
+    ) -> Result<(), BuildError> {
+        let blocks = BlockNumber::try_from(block::blocks_in(size)).map_err(|_| BuildError::TooManyBlocks)?;
+        let end = self.blocks.checked_add(blocks).ok_or(BuildError::TooManyBlocks)?;
         self.paths.push_str(path);
-        let path_end = u32::try_from(self.paths.len()).map_err(|_| TooManyBlocks)?;
+        let path_end = u32::try_from(self.paths.len()).map_err(|_| BuildError::TooManyBlocks)?;
         self.rows.push(Row { path_end, origin, first_block: self.blocks, size, modified, validator });
         self.blocks = end;
         self.bytes += size;

@@ -13,8 +13,14 @@ use super::{Manifest, ManifestHash, ManifestOrigin};
 use crate::object::{AccessDomain, Validator};
 use serde::{Deserialize, Serialize};
 
-/// The format that [`Manifest::encode`] writes; the only one so far.
-pub const FORMAT_VERSION: u8 = 1;
+/// The newest format that is known here.
+pub const FORMAT_VERSION: u8 = 2;
+
+/// All origins are of one access domain. Written whenever that is so, as it was when there
+/// was no other format: an older program reads it, and a dataset's versions keep their names.
+const ONE_DOMAIN: u8 = 1;
+/// Each origin has its own.
+const MANY_DOMAINS: u8 = 2;
 
 /// Bytes of the longest encoding that programs take from one another: some 10 M files.
 pub const LONGEST_ENCODING: usize = 1 << 30;
@@ -24,10 +30,25 @@ const MAX_ORIGINS: usize = 1024;
 /// Bytes that hardly any file's encoding is shorter than.
 const SHORT_FILE: usize = 24;
 
+/// An origin without its access domain.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct Place {
+    uri: String,
+    key_prefix: String,
+    mount: String,
+}
+
+/// The header of [`ONE_DOMAIN`].
+#[derive(Serialize, Deserialize)]
+struct OneDomain {
     domain: AccessDomain,
-    origins: Vec<ManifestOrigin>,
+    origins: Vec<Place>,
+}
+
+/// The header of [`MANY_DOMAINS`].
+#[derive(Serialize, Deserialize)]
+struct ManyDomains {
+    origins: Vec<(AccessDomain, Place)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,7 +68,7 @@ pub enum DecodeError {
     #[error("these bytes are not a manifest")]
     NotAManifest,
     /// A format of another release.
-    #[error("manifest format {0} is not known here, only {FORMAT_VERSION}")]
+    #[error("manifest format {0} is not known here, only those up to {FORMAT_VERSION}")]
     UnknownFormat(u8),
     /// The hash is another than the name it was asked for by.
     #[error("the bytes hash to {found}, not to {expected}")]
@@ -72,9 +93,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.paths.len() / 2 + self.rows.len() * 32);
         bytes.extend_from_slice(MAGIC);
-        bytes.push(FORMAT_VERSION);
-        let header = Header { domain: self.domain.clone(), origins: self.origins.clone() };
-        bytes = extend(bytes, &header);
+        bytes = write_origins(bytes, &self.origins);
         bytes = extend(bytes, &(self.rows.len() as u64));
         let mut previous = "";
         for file in self.files() {
@@ -106,18 +125,11 @@ impl Manifest {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(DecodeError::NotAManifest)?;
         let (&version, rest) = rest.split_first().ok_or(DecodeError::NotAManifest)?;
-        if version != FORMAT_VERSION {
-            return Err(DecodeError::UnknownFormat(version));
-        }
         let at = |file, what| DecodeError::Damaged { file, what };
-        let (header, rest) =
-            postcard::take_from_bytes::<Header>(rest).map_err(|_| at(0, "its header cannot be read"))?;
-        if header.origins.len() > MAX_ORIGINS {
-            return Err(at(0, "it has more than 1,024 origins"));
-        }
+        let (origins, rest) = read_origins(version, rest)?;
         let (count, mut rest) = postcard::take_from_bytes::<u64>(rest)
             .map_err(|_| at(0, "its number of files cannot be read"))?;
-        let mut manifest = Self::empty(header.domain, header.origins);
+        let mut manifest = Self::empty(origins);
         // Room that can be foreseen is not grown into: every step of that would leave a hole behind.
         let files = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len() / SHORT_FILE);
         manifest.rows.reserve_exact(files);
@@ -157,6 +169,63 @@ impl Manifest {
         manifest.paths.shrink_to_fit();
         Ok(manifest)
     }
+}
+
+/// The one domain of all of them; `None` when there are several, or no origin.
+fn one_domain(origins: &[ManifestOrigin]) -> Option<&AccessDomain> {
+    let (first, others) = origins.split_first()?;
+    others.iter().all(|other| other.domain == first.domain).then_some(&first.domain)
+}
+
+/// Writes the format's version and its header.
+fn write_origins(mut bytes: Vec<u8>, origins: &[ManifestOrigin]) -> Vec<u8> {
+    let place = |ManifestOrigin { uri, key_prefix, mount, .. }: &ManifestOrigin| Place {
+        uri: uri.clone(),
+        key_prefix: key_prefix.clone(),
+        mount: mount.clone(),
+    };
+    match one_domain(origins) {
+        Some(domain) => {
+            bytes.push(ONE_DOMAIN);
+            let origins = origins.iter().map(place).collect();
+            extend(bytes, &OneDomain { domain: domain.clone(), origins })
+        }
+        None => {
+            bytes.push(MANY_DOMAINS);
+            let origins = origins.iter().map(|origin| (origin.domain.clone(), place(origin))).collect();
+            extend(bytes, &ManyDomains { origins })
+        }
+    }
+}
+
+/// Reads a header of this version, and gives what is behind it.
+fn read_origins(version: u8, bytes: &[u8]) -> Result<(Vec<ManifestOrigin>, &[u8]), DecodeError> {
+    let at = |what| DecodeError::Damaged { file: 0, what };
+    let unreadable = |_| at("its header cannot be read");
+    let with = |(domain, Place { uri, key_prefix, mount })| ManifestOrigin { domain, uri, key_prefix, mount };
+    let (origins, rest): (Vec<ManifestOrigin>, _) = match version {
+        ONE_DOMAIN => {
+            let (header, rest) = postcard::take_from_bytes::<OneDomain>(bytes).map_err(unreadable)?;
+            if header.origins.is_empty() {
+                return Err(at("its header names a domain and no origin"));
+            }
+            let domain = header.domain;
+            (header.origins.into_iter().map(|place| with((domain.clone(), place))).collect(), rest)
+        }
+        MANY_DOMAINS => {
+            let (header, rest) = postcard::take_from_bytes::<ManyDomains>(bytes).map_err(unreadable)?;
+            (header.origins.into_iter().map(with).collect(), rest)
+        }
+        _ => return Err(DecodeError::UnknownFormat(version)),
+    };
+    if origins.len() > MAX_ORIGINS {
+        return Err(at("it has more than 1,024 origins"));
+    }
+    // One content, one encoding, one hash.
+    if version == MANY_DOMAINS && one_domain(&origins).is_some() {
+        return Err(at("its header is not in its shortest form"));
+    }
+    Ok((origins, rest))
 }
 
 fn extend<T: Serialize>(bytes: Vec<u8>, value: &T) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Which blocks of a new version are already held by a holder of an old one.
 
-use super::{Manifest, path_order};
+use super::{File, Manifest, path_order};
 use crate::block::BlockNumber;
 use roaring::RoaringBitmap;
 use std::cmp::Ordering;
@@ -29,9 +29,10 @@ impl Unchanged {
     /// Finds what `new` has of `old`.
     pub fn between(old: &Manifest, new: &Manifest) -> Self {
         let mut unchanged = Self::default();
-        if old.domain != new.domain {
-            return unchanged;
-        }
+        let same_place = |was: &File<'_>, is: &File<'_>| {
+            let (was, is) = (&old.origins[usize::from(was.origin)], &new.origins[usize::from(is.origin)]);
+            was.domain == is.domain && was.uri == is.uri
+        };
         let (mut olds, mut news) = (old.files().peekable(), new.files().peekable());
         while let (Some(was), Some(is)) = (olds.peek(), news.peek()) {
             match path_order(was.path, is.path) {
@@ -44,8 +45,7 @@ impl Unchanged {
                 Ordering::Equal => {
                     let same = was.size == is.size
                         && was.validator == is.validator
-                        && old.origins[usize::from(was.origin)].uri
-                            == new.origins[usize::from(is.origin)].uri
+                        && same_place(was, is)
                         && old.key(was) == new.key(is);
                     if same {
                         unchanged.push(was.blocks(), is.first_block);

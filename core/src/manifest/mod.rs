@@ -10,7 +10,7 @@ mod inherit;
 mod path;
 mod selected;
 
-pub use builder::{ListedObject, ManifestBuilder, SkipReason, Skipped, TooManyBlocks};
+pub use builder::{BuildError, ListedObject, ManifestBuilder, SkipReason, Skipped};
 pub use encoding::{DecodeError, FORMAT_VERSION, LONGEST_ENCODING};
 pub use inherit::Unchanged;
 pub use path::path_order;
@@ -78,16 +78,24 @@ impl fmt::Debug for ManifestHash {
     }
 }
 
-/// One place that files of a manifest come from. A manifest lists several, so
-/// that datasets of many origins need no new format.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One place that files of a manifest come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestOrigin {
+    /// Who shares the cached bytes of its objects.
+    pub domain: AccessDomain,
     /// Canonical URI without a trailing slash, `s3://bucket/prefix`.
     pub uri: String,
     /// What stands before the path in the origin's keys: empty, or ending in `/`.
     pub key_prefix: String,
     /// Where its files stand in the dataset's tree: empty, or ending in `/`.
     pub mount: String,
+}
+
+impl ManifestOrigin {
+    /// All of a place, at the root of the tree.
+    pub fn whole(domain: AccessDomain, uri: &str) -> Self {
+        Self { domain, uri: uri.to_owned(), key_prefix: String::new(), mount: String::new() }
+    }
 }
 
 /// One file of a manifest.
@@ -130,7 +138,6 @@ struct Row {
 /// The immutable listing of one version of a dataset.
 #[derive(Clone, PartialEq)]
 pub struct Manifest {
-    domain: AccessDomain,
     origins: Vec<ManifestOrigin>,
     /// All paths, one after the other; a row knows where its own ends.
     paths: String,
@@ -140,11 +147,6 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Who shares the cached bytes of its objects.
-    pub fn domain(&self) -> &AccessDomain {
-        &self.domain
-    }
-
     /// Where its files come from.
     pub fn origins(&self) -> &[ManifestOrigin] {
         &self.origins
@@ -242,7 +244,7 @@ impl Manifest {
     /// The name of a file's object in a store.
     pub fn object_id(&self, file: &File<'_>) -> ObjectId {
         let origin = &self.origins[usize::from(file.origin)];
-        ObjectId::new(&self.domain, &origin.uri, &self.key(file), file.validator, file.size)
+        ObjectId::new(&origin.domain, &origin.uri, &self.key(file), file.validator, file.size)
     }
 
     /// The files that a selection names, in path order.

@@ -188,8 +188,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn manifest(sizes: &[u64]) -> Manifest {
-        let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-        let mut builder = ManifestBuilder::new(AccessDomain::new("n", None), vec![origin]);
+        let origin = ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b");
+        let mut builder = ManifestBuilder::new(vec![origin]);
         for (index, size) in sizes.iter().enumerate() {
             builder.push(ListedObject {
                 origin: 0,

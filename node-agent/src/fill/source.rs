@@ -8,8 +8,7 @@ use crate::manifests::{ManifestError, Manifests, blocking};
 use crate::origin::{Address, Origin, OriginError, Origins};
 use crate::store::{Store, StoreError};
 use hearth_api::Dataset;
-use hearth_core::manifest::{File, Manifest, ManifestHash};
-use hearth_core::object::AccessDomain;
+use hearth_core::manifest::{File, Manifest, ManifestHash, ManifestOrigin};
 use hearth_core::selection::{GlobError, Selection};
 use hearth_core::wire::report::{TroubleKind, Want};
 use roaring::RoaringBitmap;
@@ -130,7 +129,7 @@ impl Sources {
         let manifest = self.manifests.adopted(want.manifest, &name).await?;
         let mut origins = Vec::with_capacity(manifest.origins().len());
         for listed in manifest.origins() {
-            let spec = spec_of(&dataset, &manifest, listed).ok_or_else(|| {
+            let spec = spec_of(&dataset, listed).ok_or_else(|| {
                 OriginError::Refused(format!(
                     "Dataset {name} names another origin or Secret than when this version was listed; the next version will be fetched"
                 ))
@@ -145,17 +144,10 @@ impl Sources {
 
 /// The Dataset's origin that a manifest's is of. The identity must be the one that
 /// listed: what it may read goes into the cache under its name.
-fn spec_of<'a>(
-    dataset: &'a Dataset,
-    manifest: &Manifest,
-    listed: &hearth_core::manifest::ManifestOrigin,
-) -> Option<&'a hearth_api::Origin> {
+fn spec_of<'a>(dataset: &'a Dataset, listed: &ManifestOrigin) -> Option<&'a hearth_api::Origin> {
     let namespace = dataset.metadata.namespace.as_deref().unwrap_or_default();
-    dataset.spec.origins.iter().find(|spec| {
-        let secret = spec.secret_ref.as_ref().map(|secret| secret.name.as_str());
-        AccessDomain::new(namespace, secret) == *manifest.domain()
-            && Address::of(spec).is_ok_and(|address| address.in_manifest(&spec.path) == *listed)
-    })
+    let is_it = |spec: &&hearth_api::Origin| Address::listed(namespace, spec).is_ok_and(|of| of == *listed);
+    dataset.spec.origins.iter().find(is_it)
 }
 
 /// Bytes of a dataset on this node: of the version that is fetched, and of others what

@@ -228,8 +228,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn manifest(paths: &[String]) -> Arc<Manifest> {
-        let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-        let mut builder = ManifestBuilder::new(AccessDomain::new("n", None), vec![origin]);
+        let origin = ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b");
+        let mut builder = ManifestBuilder::new(vec![origin]);
         for path in paths {
             builder.push(ListedObject {
                 origin: 0,

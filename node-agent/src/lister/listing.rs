@@ -1,55 +1,102 @@
 //! Lists one Dataset's origins and makes its manifest.
 
-use crate::origin::{Address, OriginError, Origins, Sink};
+use super::file_list;
+use crate::origin::{Address, Origin, OriginError, Origins, Sink};
+use futures::future::try_join_all;
 use hearth_api::Dataset;
-use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, SkipReason, Skipped};
-use hearth_core::object::{AccessDomain, Validator};
+use hearth_core::file_list::{FileList, Missing};
+use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestOrigin, SkipReason, Skipped};
+use hearth_core::object::Validator;
 use hearth_core::selection::FileFilter;
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// More are taken for a listing that does not end. One object takes some hundred
 /// bytes of memory while the listing is made.
 const MOST_OBJECTS: usize = 20_000_000;
+
+/// Origins of one Dataset, as the schema has it.
+const MOST_ORIGINS: usize = 32;
 
 /// What listing a Dataset gave.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) manifest: Manifest,
     pub(crate) skipped: Skipped,
+    /// What the dataset's list of files names and no origin has.
+    pub(crate) missing: Missing,
 }
 
-/// Lists all origins of a Dataset.
-pub(crate) async fn list(origins: &Origins, dataset: &Dataset) -> Result<Listing, OriginError> {
+/// An origin that is open, and how the manifest names it.
+pub(super) struct Listed {
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) listed: ManifestOrigin,
+}
+
+/// What is taken of all origins so far.
+struct Taken {
+    builder: ManifestBuilder,
+    /// The dataset's list of files, if it has one.
+    only: Option<FileList>,
+}
+
+impl Taken {
+    fn wants(&mut self, path: &str) -> bool {
+        self.only.as_mut().is_none_or(|only| only.takes(path))
+    }
+}
+
+/// Lists all origins of a Dataset. `client` is for the ConfigMap that it may name.
+pub(crate) async fn list(
+    origins: &Origins,
+    client: &kube::Client,
+    dataset: &Dataset,
+) -> Result<Listing, OriginError> {
     let refused = |error: &dyn std::fmt::Display| OriginError::Refused(error.to_string());
     let filter = dataset.file_filter().map_err(|error| refused(&error))?;
     dataset.refresh_interval().map_err(|error| refused(&error))?;
     dataset.quota_bytes().map_err(|error| refused(&error))?;
     let namespace = dataset.metadata.namespace.as_deref().unwrap_or_default();
-    // One origin in this release, as the schema says: so one identity.
-    let [spec] = dataset.spec.origins.as_slice() else {
+    let specs = &dataset.spec.origins;
+    if specs.is_empty() || specs.len() > MOST_ORIGINS {
         return Err(OriginError::Refused(format!(
-            "spec.origins has {} entries, and exactly one is allowed",
-            dataset.spec.origins.len()
+            "spec.origins has {} entries, and 1 to {MOST_ORIGINS} are allowed",
+            specs.len()
         )));
-    };
-    let listed = Address::of(spec)?.in_manifest(&spec.path);
-    let origin = origins.open(namespace, spec).await?;
-    let domain = AccessDomain::new(namespace, spec.secret_ref.as_ref().map(|secret| secret.name.as_str()));
-    let mut taker =
-        Taker { mount: listed.mount.clone(), filter, builder: ManifestBuilder::new(domain, vec![listed]) };
-    origin.list(&mut taker).await?;
+    }
+    let listed: Vec<_> =
+        specs.iter().map(|spec| Address::listed(namespace, spec)).collect::<Result<_, OriginError>>()?;
+    let open = specs.iter().zip(listed).map(|(spec, listed)| async move {
+        Ok::<_, OriginError>(Listed { origin: origins.open(namespace, spec).await?, listed })
+    });
+    let opened = try_join_all(open).await?;
+    let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
+    let builder = ManifestBuilder::new(opened.iter().map(|origin| origin.listed.clone()).collect());
+    let taken = Arc::new(Mutex::new(Taken { builder, only }));
+    let filter = Arc::new(filter);
+    // All at once: they are other stores, or other parts of one.
+    let lists = (0_u16..).zip(&opened).map(|(index, Listed { origin, listed })| {
+        let (mount, filter, taken) = (listed.mount.clone(), filter.clone(), taken.clone());
+        async move { origin.list(&mut Taker { index, mount, filter, taken }).await }
+    });
+    try_join_all(lists).await?;
+    let none = Taken { builder: ManifestBuilder::new(Vec::new()), only: None };
+    let Taken { builder, only } = std::mem::replace(&mut *taken.lock(), none);
     // Sorting millions of paths takes seconds.
-    let built = tokio::task::spawn_blocking(move || taker.builder.finish())
+    let finish = move || (builder.finish(), only.as_ref().map(FileList::missing).unwrap_or_default());
+    let (built, missing) = tokio::task::spawn_blocking(finish)
         .await
         .map_err(|error| OriginError::Malformed(format!("making the manifest ended: {error}")))?;
     let (manifest, skipped) = built.map_err(|error| OriginError::Refused(error.to_string()))?;
-    Ok(Listing { manifest, skipped })
+    Ok(Listing { manifest, skipped, missing })
 }
 
-/// Takes what the filter takes.
+/// Takes what the filter takes of one origin.
 struct Taker {
+    index: u16,
     mount: String,
-    filter: FileFilter,
-    builder: ManifestBuilder,
+    filter: Arc<FileFilter>,
+    taken: Arc<Mutex<Taken>>,
 }
 
 impl Sink for Taker {
@@ -64,19 +111,24 @@ impl Sink for Taker {
         if !self.filter.takes(&path) {
             return Ok(());
         }
-        if self.builder.len() >= MOST_OBJECTS {
+        let mut taken = self.taken.lock();
+        if !taken.wants(&path) {
+            return Ok(());
+        }
+        if taken.builder.len() >= MOST_OBJECTS {
             return Err(OriginError::Refused(format!(
                 "the listing has more than {MOST_OBJECTS} objects: split the dataset, or narrow spec.files.include"
             )));
         }
-        self.builder.push(ListedObject { origin: 0, path, size, modified, validator });
+        taken.builder.push(ListedObject { origin: self.index, path, size, modified, validator });
         Ok(())
     }
 
     fn skip(&mut self, key: &str, reason: SkipReason) {
         let path = format!("{}{key}", self.mount);
-        if self.filter.takes(&path) {
-            self.builder.skip(&path, reason);
+        let mut taken = self.taken.lock();
+        if self.filter.takes(&path) && taken.wants(&path) {
+            taken.builder.skip(&path, reason);
         }
     }
 }

@@ -6,10 +6,12 @@
 //! whoever reads the name finds the manifest.
 
 mod agenda;
+mod file_list;
 pub(crate) mod listing;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
@@ -180,7 +182,8 @@ impl Lister {
     }
 
     async fn list(&self, name: &str, dataset: &Dataset) -> Result<(ManifestHash, Listing, Bytes), Failure> {
-        let listing = listing::list(&self.origins, dataset).await.map_err(|error| failure(&error))?;
+        let listing =
+            listing::list(&self.origins, &self.client, dataset).await.map_err(|error| failure(&error))?;
         let encoding = Bytes::from(listing.manifest.encode());
         if encoding.len() > LONGEST_ENCODING {
             return Err(Failure {

@@ -2,7 +2,9 @@
 
 use super::listing::Listing;
 use crate::origin::shown;
-use hearth_api::{ConditionStatus, Dataset, DatasetStatus, SkippedKeys, VersionStatus, set_condition};
+use hearth_api::{
+    ConditionStatus, Dataset, DatasetStatus, MissingFiles, SkippedKeys, VersionStatus, set_condition,
+};
 use hearth_core::explain;
 use hearth_core::manifest::ManifestHash;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -37,17 +39,24 @@ pub(super) fn after(
         Ok((hash, listing)) => {
             let version = version(*hash, listing, before.version.as_ref(), now);
             let what = format!("{} files of {} in {} blocks", version.files, version.size, version.blocks);
-            match (version.files, listing.skipped.count) {
-                (0, _) => listed(
+            match (version.files, listing.missing.count, listing.skipped.count) {
+                (0, ..) => listed(
                     ConditionStatus::True,
                     "Empty",
-                    "the origin has no objects that the dataset takes".to_owned(),
+                    "no origin has objects that the dataset takes".to_owned(),
                 ),
-                (_, 0) => listed(ConditionStatus::True, "Listed", what),
-                (_, skipped) => listed(
+                (_, 0, 0) => listed(ConditionStatus::True, "Listed", what),
+                (_, 0, skipped) => listed(
                     ConditionStatus::True,
                     "SomeSkipped",
                     format!("{what}; {skipped} keys that cannot be files were skipped"),
+                ),
+                (_, missing, _) => listed(
+                    ConditionStatus::True,
+                    "SomeMissing",
+                    format!(
+                        "{what}; {missing} files of spec.files.list are at no origin, see status.missing"
+                    ),
                 ),
             }
             status.version = Some(version);
@@ -56,6 +65,10 @@ pub(super) fn after(
                 example: example.clone(),
                 reason: reason.to_string(),
             });
+            status.missing = listing.missing.example.as_ref().map(|example| MissingFiles {
+                count: signed(listing.missing.count),
+                example: example.clone(),
+            });
             status.observed_generation = dataset.metadata.generation;
         }
         // The version from before stays: what is cached of it is as good as it was.
@@ -63,6 +76,7 @@ pub(super) fn after(
             listed(ConditionStatus::False, failure.reason, shown_whole(&failure.message));
             status.version = before.version;
             status.skipped = before.skipped;
+            status.missing = before.missing;
             status.observed_generation = before.observed_generation;
         }
     }
@@ -76,6 +90,7 @@ pub(super) fn is_current(dataset: &Dataset, wanted: &DatasetStatus) -> bool {
     status.observed_generation == wanted.observed_generation
         && status.version == wanted.version
         && status.skipped == wanted.skipped
+        && status.missing == wanted.missing
         && listed.eq(&wanted.conditions)
 }
 
@@ -114,7 +129,8 @@ fn shown_whole(message: &str) -> String {
 mod tests {
     use super::*;
     use hearth_api::DatasetSpec;
-    use hearth_core::manifest::{ListedObject, ManifestBuilder, SkipReason};
+    use hearth_core::file_list::Missing;
+    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin, SkipReason};
     use hearth_core::object::{AccessDomain, Validator};
 
     fn dataset() -> Dataset {
@@ -125,7 +141,8 @@ mod tests {
     }
 
     fn listing(paths: &[&str]) -> (ManifestHash, Listing) {
-        let mut builder = ManifestBuilder::new(AccessDomain::new("n", None), vec![]);
+        let mut builder =
+            ManifestBuilder::new(vec![ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b")]);
         for path in paths {
             builder.push(ListedObject {
                 origin: 0,
@@ -136,7 +153,7 @@ mod tests {
             });
         }
         let (manifest, skipped) = builder.finish().unwrap();
-        (ManifestHash::of(&manifest.encode()), Listing { manifest, skipped })
+        (ManifestHash::of(&manifest.encode()), Listing { manifest, skipped, missing: Missing::default() })
     }
 
     fn at(second: i64) -> Timestamp {

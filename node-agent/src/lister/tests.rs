@@ -86,7 +86,8 @@ async fn what_fails_is_said_and_the_version_stays() {
         (
             "Refused",
             Box::new(|d| {
-                d.spec.files = Some(hearth_api::FilesSpec { include: vec!["{a".into()], exclude: vec![] })
+                d.spec.files =
+                    Some(hearth_api::FilesSpec { include: vec!["{a".into()], ..Default::default() })
             }),
         ),
         ("Denied", Box::new(|d| d.spec.origins[0].secret_ref.as_mut().unwrap().name = "none".into())),
@@ -125,4 +126,86 @@ async fn a_dataset_that_is_gone_troubles_nobody() {
     let dataset = dataset(&world.fake);
     let ended = world.lister.one("ns/d".into(), Arc::new(dataset)).await;
     assert!(ended.succeeded && ended.written.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_origins_make_one_tree_and_a_path_of_both_is_refused() {
+    let world = World::new().await;
+    let mut dataset = dataset(&world.fake);
+    for (key, content) in [("images/1", "1"), ("labels/1", "22"), ("labels/x", "333")] {
+        world.fake.faults.lock().put(key.as_bytes(), content.as_bytes());
+    }
+    let origin = |part: &str, path: &str| {
+        let mut origin = dataset.spec.origins[0].clone();
+        origin.uri = format!("{}/{part}", origin.uri);
+        origin.path = path.to_owned();
+        origin
+    };
+    let (images, labels) = (origin("images", "/"), origin("labels", "/meta"));
+    let clashing = origin("labels", "/");
+    dataset.spec.origins = vec![images.clone(), labels];
+    let status = world.list(&mut dataset).await.1.unwrap();
+    assert_eq!((&status["version"]["files"], &status["version"]["bytes"]), (&3.into(), &6.into()));
+
+    let version = dataset.status.clone().unwrap().version;
+    dataset.spec.origins = vec![images, clashing];
+    let (succeeded, status) = world.list(&mut dataset).await;
+    let condition = &status.unwrap()["conditions"][0];
+    let message = condition["message"].as_str().unwrap();
+    assert!(!succeeded && condition["reason"] == "Refused");
+    assert!(message.starts_with("the path \"1\" is claimed by two of spec.origins, s3://"), "{message}");
+    assert_eq!(dataset.status.unwrap().version, version);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_which_files_there_are_and_what_of_it_is_missing() {
+    let world = World::new().await;
+    let mut dataset = dataset(&world.fake);
+    let put = |key: &str, content: &str| world.fake.faults.lock().put(key.as_bytes(), content.as_bytes());
+    for key in ["a", "b", "c/d", "c/e"] {
+        put(key, "1");
+    }
+    put("lists/train", "/c/d\na\nnot/there\nneither\n");
+    let list = |source: Value| {
+        Some(hearth_api::FilesSpec { list: serde_json::from_value(source).unwrap(), ..Default::default() })
+    };
+    dataset.spec.files = list(serde_json::json!({"path": "lists/train"}));
+    let status = world.list(&mut dataset).await.1.unwrap();
+    assert_eq!(status["version"]["files"], 2);
+    assert_eq!(status["missing"], serde_json::json!({"count": 2, "example": "neither"}));
+    assert_eq!(status["conditions"][0]["reason"], "SomeMissing");
+
+    // The list is part of the version.
+    put("lists/train", "c/d\nb\n");
+    let next = world.list(&mut dataset).await.1.unwrap();
+    assert_eq!((&next["version"]["files"], &next["missing"]), (&2.into(), &Value::Null));
+    assert_ne!(next["version"]["manifest"], status["version"]["manifest"]);
+
+    let map: k8s_openapi::api::core::v1::ConfigMap = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "train", "namespace": "ns"}, "data": {"files": "a\nb\nc/e\n"}
+    }))
+    .unwrap();
+    world.api.put("/api/v1/namespaces/ns/configmaps/train", &map);
+    dataset.spec.files = list(serde_json::json!({"configMap": {"name": "train", "key": "files"}}));
+    assert_eq!(world.list(&mut dataset).await.1.unwrap()["version"]["files"], 3);
+
+    for (source, sentence) in [
+        (
+            serde_json::json!({"configMap": {"name": "train", "key": "x"}}),
+            "spec.files.list: key x of ConfigMap ns/train does not exist",
+        ),
+        (
+            serde_json::json!({"path": "lists"}),
+            "spec.files.list: no origin of the dataset has the file lists",
+        ),
+        (
+            serde_json::json!({}),
+            "spec.files.list names configMap and path, or neither: one of them is allowed",
+        ),
+    ] {
+        dataset.spec.files = list(source);
+        let status = world.list(&mut dataset).await.1.unwrap();
+        assert_eq!(status["conditions"][0]["message"], sentence);
+        assert_eq!(status["version"]["files"], 3);
+    }
 }

@@ -3,6 +3,7 @@
 use super::OriginError;
 use super::error::shown;
 use hearth_core::manifest::ManifestOrigin;
+use hearth_core::object::AccessDomain;
 use std::path::PathBuf;
 
 /// The place that a URI names.
@@ -86,8 +87,16 @@ impl Address {
         }
     }
 
-    /// As a manifest lists it; `path` is where its files stand in the dataset's tree.
-    pub fn in_manifest(&self, path: &str) -> ManifestOrigin {
+    /// As the manifests of a Dataset of `namespace` list it. The identity that it is read with
+    /// is part of that: what it may read goes into the cache under its name.
+    pub fn listed(namespace: &str, spec: &hearth_api::Origin) -> Result<ManifestOrigin, OriginError> {
+        let domain =
+            AccessDomain::new(namespace, spec.secret_ref.as_ref().map(|secret| secret.name.as_str()));
+        Ok(Self::of(spec)?.in_manifest(domain, &spec.path))
+    }
+
+    /// `path` is where its files stand in the dataset's tree.
+    fn in_manifest(&self, domain: AccessDomain, path: &str) -> ManifestOrigin {
         let mount = path.trim_matches('/');
         let key_prefix = match self {
             Self::S3 { prefix, .. } => prefix.clone(),
@@ -95,6 +104,7 @@ impl Address {
             Self::File { .. } => String::new(),
         };
         ManifestOrigin {
+            domain,
             uri: self.uri(),
             key_prefix,
             mount: if mount.is_empty() { String::new() } else { format!("{mount}/") },
@@ -107,6 +117,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn in_manifest(address: &Address, path: &str) -> ManifestOrigin {
+        address.in_manifest(AccessDomain::new("n", None), path)
+    }
+
     #[test]
     fn a_place_has_one_spelling() {
         for (uri, canonical, prefix) in [
@@ -118,7 +132,7 @@ mod tests {
         ] {
             let address = Address::parse(uri).unwrap();
             assert_eq!(address.uri(), canonical);
-            assert_eq!(address.in_manifest("/").key_prefix, prefix);
+            assert_eq!(in_manifest(&address, "/").key_prefix, prefix);
         }
         let spec = |endpoint: &str| {
             let options = serde_json::json!({"endpoint": endpoint});
@@ -126,8 +140,9 @@ mod tests {
             Address::of(&serde_json::from_value(spec).unwrap()).unwrap().uri()
         };
         assert_eq!(spec("HTTP://Minio:9000/"), "s3://b/p?endpoint=http://minio:9000");
-        assert_eq!(Address::parse("s3://b").unwrap().in_manifest("/x/y/").mount, "x/y/");
-        assert_eq!(Address::parse("s3://b").unwrap().in_manifest("/").mount, "");
+        let bucket = Address::parse("s3://b").unwrap();
+        assert_eq!(in_manifest(&bucket, "/x/y/").mount, "x/y/");
+        assert_eq!(in_manifest(&bucket, "/").mount, "");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub(crate) async fn suite<F: Fixture>(new: impl Fn() -> F) {
     lists_every_object_once(&new()).await;
     an_empty_origin_is_no_error(&new()).await;
     a_sink_may_end_the_listing(&new()).await;
+    finds_an_object_by_its_path(&new()).await;
     reads_exactly_the_range(&new()).await;
     a_changed_object_is_never_read(&new()).await;
     a_lost_object_has_changed(&new()).await;
@@ -119,6 +120,21 @@ async fn a_sink_may_end_the_listing(fixture: &impl Fixture) {
     }
     let error = fixture.origin().await.list(&mut Full(2)).await.unwrap_err();
     assert_eq!(error, OriginError::Refused("full".to_owned()));
+}
+
+async fn finds_an_object_by_its_path(fixture: &impl Fixture) {
+    for key in ["a.b", "a/b", "ab"] {
+        fixture.put(key, key.as_bytes()).await;
+    }
+    let listed = list(fixture).await.objects;
+    let origin = fixture.origin().await;
+    for key in ["a.b", "a/b", "ab"] {
+        let found = origin.find(key).await.unwrap().map(|found| (found.size, found.validator));
+        assert_eq!(found.as_ref(), listed.get(key), "{key}");
+    }
+    for key in ["a", "b", "a/b/c", "A", "a/c"] {
+        assert_eq!(origin.find(key).await.unwrap(), None, "{key}");
+    }
 }
 
 async fn reads_exactly_the_range(fixture: &impl Fixture) {

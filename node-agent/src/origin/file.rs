@@ -4,7 +4,7 @@
 //! following links, so that nobody who may write there can lead the agent out.
 
 use super::error::shown;
-use super::{ByteStream, Origin, OriginError, Sink, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted};
 use crate::metrics::Metrics;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
@@ -151,7 +151,7 @@ impl Origin for FileOrigin {
         let (root, directory) = (self.root.clone(), self.directory.clone());
         async move {
             // The walk blocks, the sink is borrowed: batches go from one to the other.
-            let (sender, mut found) = mpsc::channel::<Vec<Found>>(AHEAD);
+            let (sender, mut found) = mpsc::channel::<Vec<Entry>>(AHEAD);
             let walk = self
                 .threads
                 .start(move || Walk { root: &root, directory: &directory, batch: Vec::new(), sender }.run())
@@ -160,11 +160,11 @@ impl Origin for FileOrigin {
                 while let Some(batch) = in_time(found.recv()).await? {
                     for entry in batch {
                         match entry {
-                            Found::File(path, stat) => {
+                            Entry::File(path, stat) => {
                                 let modified = modified(&stat);
                                 sink.object(&path, size(&stat), modified, Validator::Modified(modified))?;
                             }
-                            Found::Skipped(key, reason) => sink.skip(&key, reason),
+                            Entry::Skipped(key, reason) => sink.skip(&key, reason),
                         }
                     }
                 }
@@ -179,6 +179,22 @@ impl Origin for FileOrigin {
                 .map_err(|error| OriginError::Unavailable(format!("listing the directory ended: {error}")))?
         }
         .boxed()
+    }
+
+    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
+        let (root, path) = (self.root.clone(), path.to_owned());
+        let at = self.directory.join(&path).display().to_string();
+        let work = move || {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let stat = match openat2(&root, &path, flags, Mode::empty(), BENEATH).and_then(fstat) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(None),
+                Err(error) => return Err(failed(&at, error)),
+            };
+            let found = Found { size: size(&stat), validator: Validator::Modified(modified(&stat)) };
+            Ok(is_file(&stat).then_some(found))
+        };
+        self.threads.run(work).boxed()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
@@ -278,7 +294,7 @@ impl Reading {
     }
 }
 
-enum Found {
+enum Entry {
     File(String, Stat),
     Skipped(String, SkipReason),
 }
@@ -287,8 +303,8 @@ enum Found {
 struct Walk<'a> {
     root: &'a OwnedFd,
     directory: &'a Path,
-    batch: Vec<Found>,
-    sender: mpsc::Sender<Vec<Found>>,
+    batch: Vec<Entry>,
+    sender: mpsc::Sender<Vec<Entry>>,
 }
 
 impl Walk<'_> {
@@ -334,7 +350,7 @@ impl Walk<'_> {
                 continue;
             }
             let Ok(utf8) = name.to_str() else {
-                self.found(Found::Skipped(format!("{below}{}", name.to_string_lossy()), SkipReason::NotUtf8));
+                self.found(Entry::Skipped(format!("{below}{}", name.to_string_lossy()), SkipReason::NotUtf8));
                 continue;
             };
             self.entry(format!("{below}{utf8}"), name, open, pending)?;
@@ -358,17 +374,17 @@ impl Walk<'_> {
             Err(error) => return Err(failed(&self.at(&path), error)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => self.found(Found::File(path, stat)),
+            FileType::RegularFile => self.found(Entry::File(path, stat)),
             FileType::Directory if path.split('/').count() >= Self::DEEPEST => {
-                self.found(Found::Skipped(path, SkipReason::TooLong));
+                self.found(Entry::Skipped(path, SkipReason::TooLong));
             }
             FileType::Directory => pending.push(format!("{path}/")),
-            _ => self.found(Found::Skipped(path, SkipReason::NotAFile)),
+            _ => self.found(Entry::Skipped(path, SkipReason::NotAFile)),
         }
         Ok(())
     }
 
-    fn found(&mut self, found: Found) {
+    fn found(&mut self, found: Entry) {
         self.batch.push(found);
         if self.batch.len() >= Self::BATCH {
             self.send();

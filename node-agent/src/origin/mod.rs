@@ -45,6 +45,15 @@ pub trait Sink: Send {
     fn skip(&mut self, key: &str, reason: SkipReason);
 }
 
+/// One object as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes.
+    pub size: u64,
+    /// Which content it has.
+    pub validator: Validator,
+}
+
 /// Bytes of one content of one object.
 #[derive(Clone, Debug)]
 pub struct Wanted<'a> {
@@ -65,6 +74,9 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, OriginError>>;
 pub trait Origin: Send + Sync + fmt::Debug {
     /// Lists every object of the origin, each once, and tries again what may succeed.
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>>;
+
+    /// The object of this path below the origin's prefix; `None` when there is none.
+    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>>;
 
     /// Reads bytes of an object, of the wanted content or not at all. Tries once:
     /// the caller knows how far it came.

@@ -148,8 +148,8 @@ impl World {
 }
 
 fn manifest(path: &str) -> Manifest {
-    let origin = ManifestOrigin { uri: "s3://b".into(), key_prefix: String::new(), mount: String::new() };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("ns", None), vec![origin]);
+    let origin = ManifestOrigin::whole(AccessDomain::new("ns", None), "s3://b");
+    let mut builder = ManifestBuilder::new(vec![origin]);
     builder.push(ListedObject {
         origin: 0,
         path: path.into(),

@@ -26,10 +26,11 @@ pub(super) struct Object {
 
 impl Object {
     pub(super) fn of(manifest: &Manifest, file: &File<'_>) -> Self {
+        let origin = &manifest.origins()[usize::from(file.origin)];
         Self {
             id: manifest.object_id(file),
-            domain: manifest.domain().clone(),
-            origin: manifest.origins()[usize::from(file.origin)].uri.clone(),
+            domain: origin.domain.clone(),
+            origin: origin.uri.clone(),
             key: manifest.key(file),
             size: file.size,
         }
@@ -41,11 +42,8 @@ impl Object {
     /// would cost more memory than the manifests themselves.
     fn places_in(&self, manifest: &Manifest) -> Vec<BlockNumber> {
         let mut places = Vec::new();
-        if *manifest.domain() != self.domain {
-            return places;
-        }
         for (index, origin) in manifest.origins().iter().enumerate() {
-            if origin.uri != self.origin {
+            if origin.domain != self.domain || origin.uri != self.origin {
                 continue;
             }
             let Some(rest) = self.key.strip_prefix(origin.key_prefix.as_str()) else { continue };
@@ -72,14 +70,18 @@ impl Object {
 /// What of a manifest says whether it can list an object at all.
 #[derive(Debug)]
 struct Scope {
-    domain: AccessDomain,
-    origins: Vec<String>,
+    /// Access domains and canonical URIs.
+    origins: Vec<(AccessDomain, String)>,
 }
 
 impl Scope {
     fn of(manifest: &Manifest) -> Self {
-        let origins = manifest.origins().iter().map(|origin| origin.uri.clone()).collect();
-        Self { domain: manifest.domain().clone(), origins }
+        let origins = manifest.origins().iter().map(|origin| (origin.domain.clone(), origin.uri.clone()));
+        Self { origins: origins.collect() }
+    }
+
+    fn has(&self, domain: &AccessDomain, uri: &str) -> bool {
+        self.origins.iter().any(|(of, origin)| of == domain && origin == uri)
     }
 }
 
@@ -172,9 +174,7 @@ impl Manifests {
                 None => return Ok(false),
             },
         };
-        let is_there = |uri: &String| scope.origins.contains(uri);
-        Ok(scope.domain == *manifest.domain()
-            && manifest.origins().iter().any(|origin| is_there(&origin.uri)))
+        Ok(manifest.origins().iter().any(|origin| scope.has(&origin.domain, &origin.uri)))
     }
 
     /// First block numbers of the manifest's files that are this object.
@@ -185,7 +185,7 @@ impl Manifests {
     ) -> Result<Vec<BlockNumber>, StoreError> {
         let scope = self.decoded.lock().scopes.get(hash).cloned();
         if let Some(scope) = scope
-            && (scope.domain != object.domain || !scope.origins.contains(&object.origin))
+            && !scope.has(&object.domain, &object.origin)
         {
             return Ok(Vec::new());
         }

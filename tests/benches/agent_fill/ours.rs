@@ -5,7 +5,7 @@ use crate::job::{CONCURRENCY, Job, Measured, Stopwatch};
 use anyhow::Context;
 use hearth_api::Dataset;
 use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestHash, SkipReason};
-use hearth_core::object::{AccessDomain, Validator};
+use hearth_core::object::Validator;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
 use hearth_node_agent::blocks::Blocks;
 use hearth_node_agent::config::OriginConfig;
@@ -114,9 +114,7 @@ fn api_server(dataset: &Dataset) -> anyhow::Result<kube::Client> {
 
 async fn list(origins: &Origins, dataset: &Dataset) -> anyhow::Result<hearth_core::manifest::Manifest> {
     let [spec] = dataset.spec.origins.as_slice() else { anyhow::bail!("one origin is meant") };
-    let listed = Address::of(spec)?.in_manifest(&spec.path);
-    let domain = AccessDomain::new(NAMESPACE, Some(SECRET));
-    let mut taker = Taker(ManifestBuilder::new(domain, vec![listed]));
+    let mut taker = Taker(ManifestBuilder::new(vec![Address::listed(NAMESPACE, spec)?]));
     origins.open(NAMESPACE, spec).await?.list(&mut taker).await?;
     Ok(taker.0.finish()?.0)
 }

@@ -88,11 +88,12 @@ fn measure() -> anyhow::Result<()> {
 
 fn manifest(dataset: usize) -> anyhow::Result<Vec<u8>> {
     let origin = ManifestOrigin {
+        domain: AccessDomain::new("bench", None),
         uri: format!("s3://bucket/set-{dataset}"),
         key_prefix: format!("set-{dataset}/"),
         mount: String::new(),
     };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("bench", None), vec![origin]);
+    let mut builder = ManifestBuilder::new(vec![origin]);
     for file in 0..FILES {
         builder.push(ListedObject {
             origin: 0,

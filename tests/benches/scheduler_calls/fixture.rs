@@ -42,11 +42,12 @@ pub(crate) fn node_name(number: usize) -> String {
 /// The dataset `number`: a tenth of its files in each of ten directories.
 fn manifest(number: usize) -> Manifest {
     let origin = ManifestOrigin {
+        domain: AccessDomain::new("bench", None),
         uri: format!("s3://bucket/set-{number}"),
         key_prefix: format!("set-{number}/"),
         mount: String::new(),
     };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("bench", None), vec![origin]);
+    let mut builder = ManifestBuilder::new(vec![origin]);
     for file in 0..FILES {
         builder.push(ListedObject {
             origin: 0,

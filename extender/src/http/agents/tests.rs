@@ -96,8 +96,8 @@ fn delta(node: &str, sequence: u64, orders_seen: u64, hold_millis: u32) -> Repor
 }
 
 fn manifest() -> (Manifest, ManifestHash) {
-    let origin = ManifestOrigin { uri: "s3://b".to_owned(), key_prefix: String::new(), mount: String::new() };
-    let mut builder = ManifestBuilder::new(AccessDomain::new("n", None), vec![origin]);
+    let origin = ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b");
+    let mut builder = ManifestBuilder::new(vec![origin]);
     builder.push(ListedObject {
         origin: 0,
         path: "a".to_owned(),

@@ -4,7 +4,7 @@
 //! itself and not its page.
 
 use super::{Place, S3Origin};
-use crate::origin::{OriginError, Sink, shown};
+use crate::origin::{Found, OriginError, Sink, shown};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use serde::Deserialize;
@@ -42,11 +42,12 @@ struct Entry {
     etag: Option<String>,
 }
 
-pub(super) async fn list(origin: &S3Origin, sink: &mut dyn Sink) -> Result<(), OriginError> {
+/// Lists what begins with `start` below the prefix.
+pub(super) async fn list(origin: &S3Origin, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
     let mut pages = Progress::default();
     let mut token: Option<String> = None;
     loop {
-        let url = origin.place.listing(token.as_deref());
+        let url = origin.place.listing(start, token.as_deref());
         let body = origin.retries.run(|| page(origin, &url)).await?;
         let page = parse(&origin.place, &body)?;
         take(&origin.place, &page, sink)?;
@@ -55,6 +56,34 @@ pub(super) async fn list(origin: &S3Origin, sink: &mut dyn Sink) -> Result<(), O
         }
         token = Some(pages.next(&origin.place, page)?);
     }
+}
+
+/// The object of this path. It is in the first page mostly: no key that begins with the path
+/// stands before the path itself.
+pub(super) async fn find(origin: &S3Origin, path: &str) -> Result<Option<Found>, OriginError> {
+    let mut finder = Finder { path, found: None };
+    match list(origin, path, &mut finder).await {
+        Err(error) if finder.found.is_none() => Err(error),
+        _ => Ok(finder.found),
+    }
+}
+
+/// Ends a listing when it comes to the path.
+struct Finder<'a> {
+    path: &'a str,
+    found: Option<Found>,
+}
+
+impl Sink for Finder<'_> {
+    fn object(&mut self, path: &str, size: u64, _: i64, validator: Validator) -> Result<(), OriginError> {
+        if path != self.path {
+            return Ok(());
+        }
+        self.found = Some(Found { size, validator });
+        Err(OriginError::Refused("there is no need to go on".to_owned()))
+    }
+
+    fn skip(&mut self, _: &str, _: SkipReason) {}
 }
 
 async fn page(origin: &S3Origin, url: &str) -> Result<Vec<u8>, OriginError> {

@@ -17,7 +17,7 @@ pub(crate) mod tests;
 pub(super) use credentials::{Credentials, PlatformIdentity};
 pub(super) use place::Place;
 
-use super::{ByteStream, Origin, OriginError, Retries, Sink, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Wanted};
 use crate::config::OriginConfig;
 use crate::metrics::Metrics;
 use anyhow::Context;
@@ -120,7 +120,11 @@ impl S3Origin {
 
 impl Origin for S3Origin {
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
-        list::list(self, sink).boxed()
+        list::list(self, "", sink).boxed()
+    }
+
+    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
+        list::find(self, path).boxed()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {

@@ -100,10 +100,11 @@ impl Place {
         url
     }
 
-    /// URL of a page of the listing of what is below the prefix.
-    pub(super) fn listing(&self, continuation: Option<&str>) -> String {
+    /// URL of a page of the listing of what is below the prefix and begins with `start` there.
+    pub(super) fn listing(&self, start: &str, continuation: Option<&str>) -> String {
         let mut url = format!("{}?encoding-type=url&list-type=2&prefix=", self.0.base);
         encode(&mut url, &self.0.prefix, false);
+        encode(&mut url, start, false);
         if let Some(token) = continuation {
             url.push_str("&continuation-token=");
             encode(&mut url, token, false);
@@ -173,7 +174,7 @@ mod tests {
         let place = Place::new("b", "p//q/".into(), Some(&options)).unwrap();
         assert_eq!(place.object("a//b c+é%/?#"), "http://h/b/a//b%20c%2B%C3%A9%25/%3F%23");
         assert_eq!(
-            place.listing(Some("t/=")),
+            place.listing("", Some("t/=")),
             "http://h/b?encoding-type=url&list-type=2&prefix=p%2F%2Fq%2F&continuation-token=t%2F%3D"
         );
     }

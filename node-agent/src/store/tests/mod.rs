@@ -37,9 +37,13 @@ pub(super) struct Version {
 impl Version {
     /// A manifest of `namespace` with files of (path, ETag, size).
     pub(super) fn new(namespace: &str, files: &[(&str, &str, u64)]) -> Self {
-        let origin =
-            ManifestOrigin { uri: "s3://bucket/set".into(), key_prefix: "set/".into(), mount: String::new() };
-        let mut builder = ManifestBuilder::new(AccessDomain::new(namespace, None), vec![origin]);
+        let origin = ManifestOrigin {
+            domain: AccessDomain::new(namespace, None),
+            uri: "s3://bucket/set".into(),
+            key_prefix: "set/".into(),
+            mount: String::new(),
+        };
+        let mut builder = ManifestBuilder::new(vec![origin]);
         for (path, tag, size) in files {
             builder.push(ListedObject {
                 origin: 0,
