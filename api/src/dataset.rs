@@ -60,14 +60,21 @@ pub struct DatasetSpec {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.secretRef)").message("secretRef is for s3:// origins; a file:// origin takes none"),
-    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.options)").message("options are for s3:// origins; a file:// origin takes none")
+    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.secretRef)").message("secretRef is for stores; a file:// origin takes none"),
+    validation = Rule::new("!self.uri.startsWith('file://') || !has(self.options)").message("options are for stores; a file:// origin takes none"),
+    validation = Rule::new("self.uri.startsWith('az://') == (has(self.options) && has(self.options.account))").message("options.account is the storage account of an az:// origin, which must name it; others take none"),
+    validation = Rule::new("self.uri.startsWith('s3://') || !has(self.options) || !(has(self.options.region) || has(self.options.addressing))").message("options.region and options.addressing are for s3:// origins"),
+    validation = Rule::new("!self.uri.startsWith('http') || !has(self.options) || !has(self.options.endpoint)").message("options.endpoint is for stores; an http(s):// origin names its host in the uri"),
+    validation = Rule::new("!has(self.options) || !has(self.options.fileList) || !self.options.fileList || (self.uri.startsWith('http') && !self.uri.endsWith('/'))").message("options.fileList is for http(s):// origins whose uri is that of a list"),
+    validation = Rule::new("!has(self.secretRef) || !has(self.options) || !has(self.options.anonymous) || !self.options.anonymous").message("options.anonymous and secretRef exclude each other")
 )]
 pub struct Origin {
-    /// s3://BUCKET/PREFIX for S3 and compatible stores, or file:///PATH for a
-    /// directory that every node has, such as an NFS or Lustre mount.
+    /// s3://BUCKET/PREFIX for S3 and compatible stores, gs://BUCKET/PREFIX for Google Cloud
+    /// Storage, az://CONTAINER/PREFIX for Azure Blob Storage, http(s)://HOST/PATH for a file of
+    /// a web server, or, with a slash at the end, for all that an index page links to; or
+    /// file:///PATH for a directory that every node has, such as an NFS or Lustre mount.
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX] or file:///PATH; other schemes are not supported yet"))]
+    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#]*)?$') || self.matches('^az://([a-z0-9][a-z0-9-]{1,61}[a-z0-9]|[$](root|web))(/[^?#]*)?$') || self.matches('^https?://[^/?#@]+(/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], http(s)://HOST[:PORT]/PATH or file:///PATH"))]
     pub uri: String,
 
     /// Where its files stand in the dataset's tree.
@@ -76,11 +83,14 @@ pub struct Origin {
     #[x_kube(validation = Rule::new("self.startsWith('/') && !self.contains('//') && !('..' in self.split('/')) && !('.' in self.split('/'))").message("path must begin with / and have no //, . or .. in it"))]
     pub path: String,
 
-    /// A Secret in the Dataset's namespace with the keys AWS_ACCESS_KEY_ID,
-    /// AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN. Agents may read it only
-    /// when a RoleBinding in that namespace grants them the ClusterRole
-    /// hearth-secret-reader. Without it the agents' own identity is used, when their
-    /// configuration lets this namespace.
+    /// A Secret in the Dataset's namespace. For s3:// it has the keys AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN; for gs://
+    /// GOOGLE_APPLICATION_CREDENTIALS_JSON, the JSON key of a service account; for az://
+    /// AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID,
+    /// AZURE_CLIENT_ID and AZURE_CLIENT_SECRET; for http(s):// token, or username and
+    /// password. Agents may read it only when a RoleBinding in that namespace grants them the
+    /// ClusterRole hearth-secret-reader. Without it the agents' own identity is used, when
+    /// their configuration lets this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
 
@@ -106,11 +116,12 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// How an S3-compatible store is reached.
+/// How a store is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OriginOptions {
-    /// Base URL of the store, such as `https://minio.example:9000`; AWS when absent.
+    /// Base URL of the store, such as `https://minio.example:9000`; the cloud that the scheme
+    /// is of when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#]+/?$')").message("endpoint must be http(s)://HOST[:PORT]"))]
@@ -121,6 +132,20 @@ pub struct OriginOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
+
+    /// Name of the storage account that an az:// container is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 24), regex(pattern = "^[a-z0-9]+$"))]
+    pub account: Option<String>,
+
+    /// Whether the store is asked without credentials, as public data can be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+
+    /// Whether the URL of an http(s):// origin is that of a list: a text of one path or URL a
+    /// line, of files below the list's folder.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub file_list: bool,
 
     /// Whether the bucket stands in the path (Path) or in the host name (VirtualHosted).
     /// When absent: Path with an endpoint, VirtualHosted without.

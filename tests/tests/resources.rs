@@ -48,7 +48,18 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     let kept = apply(&kube, "Dataset", dataset(good, &json!({}))).await?;
     assert_eq!((&kept["spec"]["refresh"], &kept["spec"]["origins"][0]["path"]), (&json!("10m"), &json!("/")));
 
+    let with = |uri: &str, options: &Value| dataset(&json!({"uri": uri, "options": options}), &json!({}));
+    for spec in [
+        with("gs://my_bucket.example/images", &json!({"anonymous": true})),
+        with("az://box/images", &json!({"account": "acct", "endpoint": "http://127.0.0.1:10000"})),
+        with("az://$web", &json!({"account": "acct"})),
+        with("https://host:8443/images/files.txt", &json!({"fileList": true})),
+        dataset(&json!({"uri": "http://host"}), &json!({})),
+    ] {
+        apply(&kube, "Dataset", spec).await?;
+    }
     let file = json!({"uri": "file:///data", "secretRef": {"name": "x"}});
+    let both = json!({"uri": "gs://bucket", "secretRef": {"name": "x"}, "options": {"anonymous": true}});
     for (spec, sentence) in [
         (json!({"origins": []}), "origins"),
         (json!({"origins": [good, good]}), "origins"),
@@ -56,6 +67,17 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (dataset(&json!({"uri": "s3://UPPER/x"}), &json!({})), "uri must be s3://BUCKET"),
         (dataset(&json!({"uri": "file://relative"}), &json!({})), "uri must be s3://BUCKET"),
         (dataset(&file, &json!({})), "a file:// origin takes none"),
+        (dataset(&json!({"uri": "gs://UPPER"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "http://user@host/x"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "https://host/x?signature=1"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "az://box"}), &json!({})), "options.account is the storage account"),
+        (with("s3://bucket", &json!({"account": "acct"})), "options.account is the storage account"),
+        (with("az://box", &json!({"account": "a.b"})), "options.account"),
+        (with("gs://bucket", &json!({"region": "eu"})), "are for s3:// origins"),
+        (with("http://host/", &json!({"endpoint": "http://h"})), "options.endpoint is for stores"),
+        (with("http://host/", &json!({"fileList": true})), "options.fileList is for http(s)://"),
+        (with("s3://bucket", &json!({"fileList": true})), "options.fileList is for http(s)://"),
+        (dataset(&both, &json!({})), "exclude each other"),
         (dataset(&json!({"uri": "s3://bucket", "path": "/a/../b"}), &json!({})), "path must begin with /"),
         (
             dataset(&json!({"uri": "s3://bucket", "options": {"endpoint": "minio:9000"}}), &json!({})),

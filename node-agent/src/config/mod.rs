@@ -41,6 +41,8 @@ pub struct Config {
     pub origin: OriginConfig,
     /// What `file://` origins may be.
     pub file_origins: FileOrigins,
+    /// What `http://` and `https://` origins may be.
+    pub http_origins: HttpOrigins,
     /// How kubelet mounts datasets into pods.
     pub csi: CsiSection,
     /// How datasets are read that are not wholly on the node.
@@ -98,7 +100,7 @@ pub struct OriginConfig {
     pub read_timeout: Duration,
     /// When requests are tried again.
     pub retry: RetryConfig,
-    /// PEM file of authorities to trust for S3 besides the system's.
+    /// PEM file of authorities to trust for origins besides the system's.
     pub ca_file: Option<PathBuf>,
     /// Namespaces whose Datasets may be read with the agents' own identity when they
     /// name no Secret; `*` is every namespace. Whoever may write a Dataset there reads
@@ -112,6 +114,16 @@ pub struct OriginConfig {
 pub struct FileOrigins {
     /// Directories below which `file://` origins may lie; with none, `file://` is refused.
     pub allowed_roots: Vec<PathBuf>,
+}
+
+/// The `httpOrigins` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpOrigins {
+    /// Hosts that `http://` and `https://` origins may name: `HOST` or `*.DOMAIN`, both also
+    /// with `:PORT`, or `*` for all; with none, such origins are refused. Whoever may write a
+    /// Dataset reads all that the agents reach there.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The `csi` section.
@@ -159,6 +171,7 @@ impl Default for Config {
             store: StoreSection::default(),
             origin: OriginConfig::default(),
             file_origins: FileOrigins::default(),
+            http_origins: HttpOrigins::default(),
             csi: CsiSection::default(),
             fuse: FuseSection::default(),
             admin: AdminConfig::default(),

@@ -2,6 +2,7 @@
 
 use super::OriginError;
 use super::error::shown;
+use super::site;
 use hearth_core::manifest::ManifestOrigin;
 use hearth_core::object::AccessDomain;
 use std::path::PathBuf;
@@ -10,14 +11,18 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `s3://bucket/prefix`.
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// What keys begin with: empty, or ending in `/`.
-        prefix: String,
-        /// Where the store is; AWS when absent.
-        endpoint: Option<String>,
+    S3(Bucket),
+    /// `gs://bucket/prefix`.
+    Gs(Bucket),
+    /// `az://container/prefix`.
+    Az {
+        /// The container.
+        container: Bucket,
+        /// Whose it is.
+        account: String,
     },
+    /// `http://host/path` or `https://host/path`.
+    Site(site::Place),
     /// `file:///path`.
     File {
         /// The directory.
@@ -25,64 +30,69 @@ pub enum Address {
     },
 }
 
+/// A bucket, and what is meant of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// What keys begin with: empty, or ending in `/`.
+    pub prefix: String,
+    /// Where the store is; where its scheme says when absent.
+    pub endpoint: Option<String>,
+}
+
 impl Address {
     /// Where a Dataset's origin is.
     pub fn of(spec: &hearth_api::Origin) -> Result<Self, OriginError> {
-        let mut address = Self::parse(&spec.uri)?;
-        if let Self::S3 { endpoint, .. } = &mut address {
-            let given = spec.options.as_ref().and_then(|options| options.endpoint.as_deref());
-            *endpoint = given.map(|given| given.trim_end_matches('/').to_ascii_lowercase());
-        }
-        Ok(address)
+        let options = spec.options.as_ref();
+        let endpoint = options.and_then(|options| options.endpoint.as_deref());
+        let endpoint = endpoint.map(|given| given.trim_end_matches('/').to_ascii_lowercase());
+        let account = options.and_then(|options| options.account.as_deref());
+        let list = options.is_some_and(|options| options.file_list);
+        Self::parse(&spec.uri, endpoint, account, list)
     }
 
-    fn parse(uri: &str) -> Result<Self, OriginError> {
+    fn parse(
+        uri: &str,
+        endpoint: Option<String>,
+        account: Option<&str>,
+        list: bool,
+    ) -> Result<Self, OriginError> {
         let wrong = |why: &str| OriginError::Refused(format!("origin uri \"{}\" {why}", shown(uri)));
-        if let Some(rest) = uri.strip_prefix("s3://") {
-            let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                return Err(wrong("names no bucket: s3://BUCKET[/PREFIX] is allowed"));
+        let Some((scheme, rest)) = uri.split_once("://") else {
+            return Err(wrong("has no scheme: s3://, gs://, az://, http(s):// and file:// are supported"));
+        };
+        match scheme {
+            "s3" => Bucket::parse(rest, endpoint).map(Self::S3).map_err(|why| wrong(&why)),
+            "gs" => Bucket::parse(rest, endpoint).map(Self::Gs).map_err(|why| wrong(&why)),
+            "az" => {
+                let container = Bucket::parse(rest, endpoint).map_err(|why| wrong(&why))?;
+                let plain = |name: &&str| {
+                    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+                };
+                let account = account.filter(plain).ok_or_else(|| {
+                    wrong(
+                        "needs options.account, the storage account's name of lower-case letters and digits",
+                    )
+                })?;
+                Ok(Self::Az { container, account: account.to_owned() })
             }
-            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-            if !bucket.chars().all(allowed) || bucket.starts_with('.') {
-                return Err(wrong("has a bucket that is not of letters, digits, - and . only"));
-            }
-            if key.contains('?') {
-                return Err(wrong("has a \"?\", which is not allowed"));
-            }
-            let key = key.trim_end_matches('/');
-            // A URL with such segments is rewritten on its way.
-            if key.split('/').any(|segment| matches!(segment, "." | "..")) {
-                return Err(wrong("has a segment \".\" or \"..\", which is not allowed"));
-            }
-            let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
-            return Ok(Self::S3 { bucket: bucket.to_owned(), prefix, endpoint: None });
+            "file" => directory(rest).map(|directory| Self::File { directory }).map_err(wrong),
+            "http" | "https" => site::Place::parse(uri, list).map(Self::Site).map_err(wrong),
+            _ => Err(wrong(
+                "has a scheme that is not supported: s3://, gs://, az://, http(s):// and file:// are",
+            )),
         }
-        if let Some(path) = uri.strip_prefix("file://") {
-            if !path.starts_with('/') || path.contains('\0') {
-                return Err(wrong("has no absolute path: file:///PATH is allowed"));
-            }
-            if path.split('/').any(|segment| segment == "..") {
-                return Err(wrong("has a segment \"..\", which is not allowed"));
-            }
-            let segments: Vec<&str> = path.split('/').filter(|s| !matches!(*s, "" | ".")).collect();
-            return Ok(Self::File { directory: PathBuf::from(format!("/{}", segments.join("/"))) });
-        }
-        Err(wrong("has a scheme that is not supported: s3:// and file:// are"))
     }
 
-    /// The one spelling of this place, without a trailing slash. The endpoint is part
+    /// The one spelling of this place. The endpoint is part
     /// of it: two stores may each have a bucket of the same name.
     pub fn uri(&self) -> String {
         match self {
-            Self::S3 { bucket, prefix, endpoint } => {
-                let uri = format!("s3://{bucket}/{prefix}");
-                let uri = uri.trim_end_matches('/');
-                match endpoint {
-                    Some(endpoint) => format!("{uri}?endpoint={endpoint}"),
-                    None => uri.to_owned(),
-                }
-            }
+            Self::S3(bucket) => bucket.uri("s3", None),
+            Self::Gs(bucket) => bucket.uri("gs", None),
+            Self::Az { container, account } => container.uri("az", Some(account)),
+            Self::Site(place) => place.uri(),
             Self::File { directory } => format!("file://{}", directory.display()),
         }
     }
@@ -99,9 +109,9 @@ impl Address {
     fn in_manifest(&self, domain: AccessDomain, path: &str) -> ManifestOrigin {
         let mount = path.trim_matches('/');
         let key_prefix = match self {
-            Self::S3 { prefix, .. } => prefix.clone(),
+            Self::S3(bucket) | Self::Gs(bucket) | Self::Az { container: bucket, .. } => bucket.prefix.clone(),
             // Keys of a directory are relative to it.
-            Self::File { .. } => String::new(),
+            Self::Site(_) | Self::File { .. } => String::new(),
         };
         ManifestOrigin {
             domain,
@@ -110,6 +120,53 @@ impl Address {
             mount: if mount.is_empty() { String::new() } else { format!("{mount}/") },
         }
     }
+}
+
+impl Bucket {
+    fn parse(rest: &str, endpoint: Option<String>) -> Result<Self, String> {
+        let (name, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if name.is_empty() {
+            return Err("names no bucket: SCHEME://BUCKET[/PREFIX] is allowed".to_owned());
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '$');
+        if !name.chars().all(allowed) || name.starts_with('.') {
+            return Err("has a bucket that is not of letters, digits, - and . only".to_owned());
+        }
+        if key.contains('?') {
+            return Err("has a \"?\", which is not allowed".to_owned());
+        }
+        let key = key.trim_end_matches('/');
+        // A URL with such segments is rewritten on its way.
+        if key.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err("has a segment \".\" or \"..\", which is not allowed".to_owned());
+        }
+        let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+        Ok(Self { name: name.to_owned(), prefix, endpoint })
+    }
+
+    fn uri(&self, scheme: &str, account: Option<&str>) -> String {
+        let place = format!("{scheme}://{}/{}", self.name, self.prefix);
+        let mut uri = place.trim_end_matches('/').to_owned();
+        let parameters = [("account", account), ("endpoint", self.endpoint.as_deref())];
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                uri.push(if uri.contains('?') { '&' } else { '?' });
+                uri.push_str(&format!("{name}={value}"));
+            }
+        }
+        uri
+    }
+}
+
+fn directory(path: &str) -> Result<PathBuf, &'static str> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err("has no absolute path: file:///PATH is allowed");
+    }
+    if path.split('/').any(|segment| segment == "..") {
+        return Err("has a segment \"..\", which is not allowed");
+    }
+    let segments: Vec<&str> = path.split('/').filter(|s| !matches!(*s, "" | ".")).collect();
+    Ok(PathBuf::from(format!("/{}", segments.join("/"))))
 }
 
 #[cfg(test)]
@@ -121,6 +178,10 @@ mod tests {
         address.in_manifest(AccessDomain::new("n", None), path)
     }
 
+    fn parse(uri: &str) -> Result<Address, OriginError> {
+        Address::parse(uri, None, Some("acct"), false)
+    }
+
     #[test]
     fn a_place_has_one_spelling() {
         for (uri, canonical, prefix) in [
@@ -128,19 +189,26 @@ mod tests {
             ("s3://bucket/", "s3://bucket", ""),
             ("s3://bucket/a/b//", "s3://bucket/a/b", "a/b/"),
             ("s3://bucket/a//b", "s3://bucket/a//b", "a//b/"),
+            ("gs://bucket/a", "gs://bucket/a", "a/"),
+            ("az://box/a", "az://box/a?account=acct", "a/"),
+            ("az://$web", "az://$web?account=acct", ""),
+            ("https://H:443/a//b/./c", "https://h/a//b/c", ""),
+            ("http://h", "http://h/", ""),
             ("file:///data//set/./", "file:///data/set", ""),
         ] {
-            let address = Address::parse(uri).unwrap();
+            let address = parse(uri).unwrap();
             assert_eq!(address.uri(), canonical);
             assert_eq!(in_manifest(&address, "/").key_prefix, prefix);
         }
-        let spec = |endpoint: &str| {
-            let options = serde_json::json!({"endpoint": endpoint});
-            let spec = serde_json::json!({"uri": "s3://b/p/", "options": options});
+        let spec = |uri: &str, options: serde_json::Value| {
+            let spec = serde_json::json!({"uri": uri, "options": options});
             Address::of(&serde_json::from_value(spec).unwrap()).unwrap().uri()
         };
-        assert_eq!(spec("HTTP://Minio:9000/"), "s3://b/p?endpoint=http://minio:9000");
-        let bucket = Address::parse("s3://b").unwrap();
+        let minio = serde_json::json!({"endpoint": "HTTP://Minio:9000/"});
+        assert_eq!(spec("s3://b/p/", minio), "s3://b/p?endpoint=http://minio:9000");
+        let azurite = serde_json::json!({"endpoint": "http://h:1", "account": "acct"});
+        assert_eq!(spec("az://b/p/", azurite), "az://b/p?account=acct&endpoint=http://h:1");
+        let bucket = parse("s3://b").unwrap();
         assert_eq!(in_manifest(&bucket, "/x/y/").mount, "x/y/");
         assert_eq!(in_manifest(&bucket, "/").mount, "");
     }
@@ -148,26 +216,34 @@ mod tests {
     #[test]
     fn what_is_wrong_is_one_sentence() {
         for uri in [
-            "gs://b",
+            "ftp://b",
             "s3://",
-            "s3:///k",
+            "gs:///k",
             "s3://b/../c",
+            "az://b/a/./c",
             "s3://b@evil/x",
+            "http://",
+            "http://u@h/",
+            "http://h/?x",
             "file://host/x",
             "file:///../x",
             "",
         ] {
-            let error = Address::parse(uri).unwrap_err();
+            let error = parse(uri).unwrap_err();
             assert!(matches!(error, OriginError::Refused(_)));
             assert!(error.to_string().starts_with("origin uri"), "{error}");
+        }
+        for account in [None, Some(""), Some("a.evil/")] {
+            let error = Address::parse("az://box", None, account, false).unwrap_err().to_string();
+            assert!(error.contains("needs options.account"), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_canonical_uri_is_its_own(uri in "(s3://[a-z]{3}|file://)(/\\PC{0,5}){0,4}") {
-            if let Ok(address) = Address::parse(&uri) {
-                prop_assert_eq!(Address::parse(&address.uri()).map(|again| again.uri()), Ok(address.uri()));
+        fn a_canonical_uri_is_its_own(uri in "((s3|gs|https?)://[a-z]{3}|file://)(/\\PC{0,5}){0,4}") {
+            if let Ok(address) = parse(&uri) {
+                prop_assert_eq!(parse(&address.uri()).map(|again| again.uri()), Ok(address.uri()));
             }
         }
     }

@@ -1,7 +1,10 @@
-//! What every provider must do, run against each.
+//! What every provider must do, run against each: here with fakes, and with real servers by
+//! the end-to-end tests. What it finds is said by a panic, as in any test.
 
-use super::testing::read;
-use super::{Origin, OriginError, Sink, Wanted};
+#![allow(clippy::unwrap_used, clippy::panic, async_fn_in_trait)]
+
+use super::{ByteStream, Origin, OriginError, Sink, Wanted};
+use futures::TryStreamExt;
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use std::collections::BTreeMap;
@@ -9,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// A place to put objects into, and the provider's view of it.
-pub(crate) trait Fixture {
+pub trait Fixture {
     /// Opens the origin.
     async fn origin(&self) -> Arc<dyn Origin>;
     /// Writes an object, over an older one.
@@ -22,9 +25,11 @@ pub(crate) trait Fixture {
 
 /// Keeps what is listed.
 #[derive(Debug, Default)]
-pub(crate) struct Collected {
-    pub(crate) objects: BTreeMap<String, (u64, Validator)>,
-    pub(crate) skipped: Vec<(String, SkipReason)>,
+pub struct Collected {
+    /// Sizes and validators by path.
+    pub objects: BTreeMap<String, (u64, Validator)>,
+    /// Keys that cannot be objects.
+    pub skipped: Vec<(String, SkipReason)>,
 }
 
 impl Sink for Collected {
@@ -58,7 +63,7 @@ impl Sink for Full {
 }
 
 /// All that is promised by the port.
-pub(crate) async fn suite<F: Fixture>(new: impl Fn() -> F) {
+pub async fn suite<F: Fixture>(new: impl Fn() -> F) {
     lists_every_object_once(&new()).await;
     an_empty_origin_is_no_error(&new()).await;
     a_sink_may_end_the_listing(&new()).await;
@@ -67,6 +72,16 @@ pub(crate) async fn suite<F: Fixture>(new: impl Fn() -> F) {
     a_changed_object_is_never_read(&new()).await;
     a_lost_object_has_changed(&new()).await;
     an_unchanged_object_keeps_its_validator(&new()).await;
+}
+
+/// All bytes of a stream.
+pub async fn read(stream: ByteStream) -> Result<Vec<u8>, OriginError> {
+    stream
+        .try_fold(Vec::new(), async |mut all, chunk| {
+            all.extend_from_slice(&chunk);
+            Ok(all)
+        })
+        .await
 }
 
 async fn list(fixture: &impl Fixture) -> Collected {

@@ -1,8 +1,7 @@
 //! What is particular to directories; the rest is in the conformance suite.
 
 use super::*;
-use crate::origin::conformance::{self, Collected, Fixture};
-use crate::origin::testing::read;
+use crate::origin::conformance::{self, Collected, Fixture, read};
 use std::os::unix::fs::symlink;
 
 struct Directory(tempfile::TempDir);

@@ -4,20 +4,25 @@
 //! provider that passes the conformance suite.
 
 mod address;
-#[cfg(test)]
-mod conformance;
+mod az;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod error;
 mod file;
+mod find;
+mod gs;
+mod identity;
 mod retry;
 pub(crate) mod s3;
-#[cfg(test)]
-pub(crate) mod testing;
+mod site;
+mod web;
 
-pub use address::Address;
+pub use address::{Address, Bucket};
 pub use error::OriginError;
 pub(crate) use error::shown;
 pub use file::AllowedRoots;
 pub use retry::{Pauses, Retries, RetryConfig};
+pub use site::{AllowedHosts, Listed, Place as SitePlace};
 
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
@@ -27,9 +32,11 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
+use identity::{Identities, PlatformIdentity};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use web::{Dialect, Web};
 
 /// Takes what an origin lists.
 pub trait Sink: Send {
@@ -88,9 +95,10 @@ pub trait Origin: Send + Sync + fmt::Debug {
 pub struct Origins {
     http: reqwest::Client,
     roots: AllowedRoots,
+    hosts: AllowedHosts,
     threads: file::Threads,
     secrets: Secrets,
-    platform: s3::PlatformIdentity,
+    platform: PlatformIdentity,
     retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
@@ -100,15 +108,17 @@ impl Origins {
     pub fn new(
         config: &OriginConfig,
         roots: AllowedRoots,
+        hosts: AllowedHosts,
         secrets: Secrets,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            http: s3::client(config)?,
+            http: web::client(config)?,
             roots,
+            hosts,
             threads: file::Threads::default(),
             secrets,
-            platform: s3::PlatformIdentity::of(config),
+            platform: PlatformIdentity::of(config),
             retries: Arc::new(Retries::new(config.retry.clone())),
             metrics,
         })
@@ -125,27 +135,45 @@ impl Origins {
         namespace: &str,
         spec: &hearth_api::Origin,
     ) -> Result<Arc<dyn Origin>, OriginError> {
+        let (secrets, platform) = (&self.secrets, &self.platform);
+        let identities = Identities { secrets, platform, namespace, spec };
+        // The first look at a Secret: what is wrong with it is told before any request.
         match Address::of(spec)? {
-            Address::S3 { bucket, prefix, .. } => {
-                let secret = spec.secret_ref.as_ref().map(|secret| secret.name.as_str());
-                let (secrets, platform) = (&self.secrets, &self.platform);
-                let options = spec.options.as_ref();
-                let credentials = s3::Credentials::choose(secrets, platform, namespace, secret, options)?;
-                // The first look at the Secret: what is wrong with it is told before any request.
+            Address::S3(bucket) => {
+                let place = s3::Place::new(&bucket.name, bucket.prefix, spec.options.as_ref())?;
+                let credentials = s3::Credentials::choose(identities)?;
                 credentials.get().await?;
-                let place = s3::Place::new(&bucket, prefix, spec.options.as_ref())?;
-                Ok(Arc::new(s3::S3Origin::new(
-                    self.http.clone(),
-                    place,
-                    credentials,
-                    self.retries.clone(),
-                    self.metrics.clone(),
-                )))
+                Ok(self.web(s3::S3::new(place, credentials)))
+            }
+            Address::Gs(Bucket { name, prefix, endpoint }) => {
+                let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
+                let credentials = gs::Credentials::choose(identities)?;
+                credentials.get().await?;
+                Ok(self.web(gs::Gs::new(place, credentials)))
+            }
+            Address::Az { container: Bucket { name, prefix, endpoint }, account } => {
+                let credentials = az::Credentials::choose(identities, &account)?;
+                let place = az::Place::new(account, name, prefix, endpoint.as_deref())?;
+                credentials.get().await?;
+                Ok(self.web(az::Az::new(place, credentials)))
+            }
+            Address::Site(place) => {
+                self.hosts.check(place.folder())?;
+                let credentials = site::Credentials::choose(identities);
+                credentials.get().await?;
+                Ok(self.web(site::Site::new(place, credentials)))
             }
             Address::File { directory } => Ok(Arc::new(
                 file::FileOrigin::open(&self.roots, directory, self.threads.clone(), self.metrics.clone())
                     .await?,
             )),
         }
+    }
+
+    fn web<D: Dialect>(&self, dialect: D) -> Arc<dyn Origin>
+    where
+        Web<D>: Origin,
+    {
+        Arc::new(Web::new(self.http.clone(), dialect, self.retries.clone(), self.metrics.clone()))
     }
 }

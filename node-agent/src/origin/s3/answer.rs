@@ -1,13 +1,10 @@
 //! What an S3 answer that is no success means.
 
 use super::Place;
+use crate::origin::web::{Meaning, Refusal};
 use crate::origin::{OriginError, shown};
 use http::StatusCode;
 use serde::Deserialize;
-use std::time::Duration;
-
-/// An error's body is read this far.
-const LONGEST_BODY: usize = 64 << 10;
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -16,103 +13,53 @@ struct Body {
     message: String,
 }
 
-/// Why a request got no answer.
-pub(super) fn unavailable(place: &Place, error: &reqwest::Error) -> OriginError {
-    // The innermost cause is what helps: "connection refused", "certificate expired".
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+/// Why a request of `who` was not granted.
+pub(super) fn error(place: &Place, who: &str, refusal: &Refusal) -> OriginError {
+    let body = parse(&refusal.body);
+    let name = place.name();
+    let meaning = meaning(refusal, &body.code);
+    let elsewhere = refusal.header("x-amz-bucket-region").filter(|region| *region != place.region());
+    if let (Some(region), Meaning::Denied | Meaning::Refused) = (elsewhere, meaning) {
+        return OriginError::Refused(format!(
+            "{name} is in region {}: set options.region to it",
+            shown(region)
+        ));
     }
-    let what = if error.is_timeout() { "does not answer in time" } else { "cannot be reached" };
-    OriginError::Unavailable(format!("{} {what}: {}", place.name(), shown(&cause.to_string())))
-}
-
-/// Why a request was not granted.
-pub(super) async fn error(place: &Place, response: reqwest::Response) -> OriginError {
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(http::header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
-    let region = response
-        .headers()
-        .get("x-amz-bucket-region")
-        .and_then(|value| value.to_str().ok())
-        .filter(|region| *region != place.region())
-        .map(shown);
-    let body = limited(response, LONGEST_BODY).await.unwrap_or_default();
-    classify(place, status, retry_after, region, &parse(&body))
+    let said = if body.code.is_empty() { String::new() } else { body.message };
+    refusal.error(meaning, &name, who, &refusal.said(&body.code, &said))
 }
 
 fn parse(body: &[u8]) -> Body {
     std::str::from_utf8(body).ok().and_then(|text| quick_xml::de::from_str(text).ok()).unwrap_or_default()
 }
 
-fn classify(
-    place: &Place,
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    region: Option<String>,
-    body: &Body,
-) -> OriginError {
-    let name = place.name();
-    let said = match (body.code.as_str(), body.message.as_str()) {
-        ("", _) => status.to_string(),
-        (code, "") => shown(code),
-        (code, message) => format!("{}: {}", shown(code), shown(message)),
-    };
-    match (status, body.code.as_str()) {
-        (StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
-            OriginError::Changed(format!("an object of {name} is no longer as it was listed ({said})"))
+fn meaning(refusal: &Refusal, code: &str) -> Meaning {
+    match (refusal.status, code) {
+        (StatusCode::NOT_FOUND, "NoSuchKey") => Meaning::Gone,
+        (StatusCode::NOT_FOUND, _) => Meaning::Missing,
+        (_, "SlowDown") => Meaning::Throttled,
+        (_, "RequestTimeout") => Meaning::GaveUp,
+        (_, "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "SignatureDoesNotMatch") => {
+            Meaning::Denied
         }
-        (StatusCode::NOT_FOUND, "NoSuchKey") => {
-            OriginError::Changed(format!("an object of {name} is no longer there ({said})"))
-        }
-        (StatusCode::NOT_FOUND, _) => OriginError::NotFound(format!("{name} does not exist ({said})")),
-        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, _) | (_, "SlowDown") => {
-            OriginError::Throttled {
-                message: format!("{name} asks for fewer requests ({said})"),
-                retry_after,
-            }
-        }
-        (StatusCode::REQUEST_TIMEOUT, _) | (_, "RequestTimeout") => {
-            OriginError::Unavailable(format!("{name} gave up on a request ({said})"))
-        }
-        _ if region.is_some() && !status.is_server_error() => OriginError::Refused(format!(
-            "{name} is in region {}: set options.region to it",
-            region.unwrap_or_default()
-        )),
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)
-        | (_, "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "SignatureDoesNotMatch") => {
-            OriginError::Denied(format!("{name} denies access to the credentials used ({said})"))
-        }
-        (status, _) if status.is_server_error() => OriginError::Unavailable(format!("{name} fails ({said})")),
-        _ => OriginError::Refused(format!("{name} refuses the request ({said})")),
+        (status, _) => Meaning::of(refusal.operation, status),
     }
-}
-
-/// A body of at most `limit` bytes; `None` when it has more or breaks off.
-pub(super) async fn limited(mut response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > limit {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::web::{Operation, refusal};
     use proptest::prelude::*;
 
     fn classified(status: u16, code: &str, region: Option<&str>) -> OriginError {
         let place = Place::new("b", String::new(), None).unwrap();
-        let body = Body { code: code.to_owned(), message: "because".to_owned() };
-        classify(&place, StatusCode::from_u16(status).unwrap(), None, region.map(str::to_owned), &body)
+        let body = format!("<Error><Code>{code}</Code><Message>because</Message></Error>");
+        let mut refusal = refusal(Operation::Get, status, &body);
+        if let Some(region) = region {
+            refusal.headers.insert("x-amz-bucket-region", region.parse().unwrap());
+        }
+        error(&place, "the credentials in Secret ns/s", &refusal)
     }
 
     #[test]
@@ -136,6 +83,8 @@ mod tests {
         ] {
             assert_eq!(classified(status, code, None).reason(), reason, "{status} {code}");
         }
+        let denied = classified(403, "AccessDenied", Some("us-east-1")).to_string();
+        assert!(denied.contains("denies access to the credentials in Secret ns/s (AccessDenied: because)"));
         let elsewhere = classified(301, "PermanentRedirect", Some("eu-west-1")).to_string();
         assert!(elsewhere.ends_with("is in region eu-west-1: set options.region to it"), "{elsewhere}");
     }

@@ -3,19 +3,16 @@
 //! Keys come percent-encoded, so that one that is no XML, or no UTF-8, costs only
 //! itself and not its page.
 
-use super::{Place, S3Origin};
-use crate::origin::{Found, OriginError, Sink, shown};
+use super::{Place, S3};
+use crate::origin::web::{Taken, Web, below, percent, quoted, unreadable};
+use crate::origin::{OriginError, Sink};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 
 /// 1,000 keys of 1,024 bytes, each byte as `%XX`, with room for what stands around.
 const LONGEST_PAGE: usize = 16 << 20;
-/// Pages without a key that are put up with in a row.
-const EMPTY_PAGES: usize = 1_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -43,68 +40,21 @@ struct Entry {
 }
 
 /// Lists what begins with `start` below the prefix.
-pub(super) async fn list(origin: &S3Origin, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
-    let mut pages = Progress::default();
-    let mut token: Option<String> = None;
-    loop {
-        let url = origin.place.listing(start, token.as_deref());
-        let body = origin.retries.run(|| page(origin, &url)).await?;
-        let page = parse(&origin.place, &body)?;
-        take(&origin.place, &page, sink)?;
-        if !page.is_truncated {
-            return Ok(());
-        }
-        token = Some(pages.next(&origin.place, page)?);
-    }
-}
-
-/// The object of this path. It is in the first page mostly: no key that begins with the path
-/// stands before the path itself.
-pub(super) async fn find(origin: &S3Origin, path: &str) -> Result<Option<Found>, OriginError> {
-    let mut finder = Finder { path, found: None };
-    match list(origin, path, &mut finder).await {
-        Err(error) if finder.found.is_none() => Err(error),
-        _ => Ok(finder.found),
-    }
-}
-
-/// Ends a listing when it comes to the path.
-struct Finder<'a> {
-    path: &'a str,
-    found: Option<Found>,
-}
-
-impl Sink for Finder<'_> {
-    fn object(&mut self, path: &str, size: u64, _: i64, validator: Validator) -> Result<(), OriginError> {
-        if path != self.path {
-            return Ok(());
-        }
-        self.found = Some(Found { size, validator });
-        Err(OriginError::Refused("there is no need to go on".to_owned()))
-    }
-
-    fn skip(&mut self, _: &str, _: SkipReason) {}
-}
-
-async fn page(origin: &S3Origin, url: &str) -> Result<Vec<u8>, OriginError> {
-    let mut response = origin.send("list", url, &[]).await?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| origin.unavailable(&error))? {
-        if body.len() + chunk.len() > LONGEST_PAGE {
-            let name = origin.place.name();
-            return Err(OriginError::Malformed(format!("{name} sent a page of a listing that does not end")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    let place = &origin.dialect.place;
+    let url = |token: Option<&str>| place.listing(start, token);
+    let taken = |body: &[u8]| {
+        let page = parse(place, body)?;
+        take(place, &page, sink)?;
+        let next = page.is_truncated.then(|| page.next_continuation_token.unwrap_or_default());
+        Ok(Taken { empty: page.contents.is_empty(), next })
+    };
+    origin.pages(LONGEST_PAGE, url, taken).await
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
-    let malformed = |why: String| {
-        OriginError::Malformed(format!("{} sent a listing that cannot be read: {why}", place.name()))
-    };
-    let text = std::str::from_utf8(body).map_err(|error| malformed(error.to_string()))?;
-    quick_xml::de::from_str(text).map_err(|error| malformed(shown(&error.to_string())))
+    let text = std::str::from_utf8(body).map_err(|error| unreadable(&place.name(), &error.to_string()))?;
+    quick_xml::de::from_str(text).map_err(|error| unreadable(&place.name(), &error.to_string()))
 }
 
 fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginError> {
@@ -115,17 +65,7 @@ fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginErr
             sink.skip(&String::from_utf8_lossy(&key), SkipReason::NotUtf8);
             continue;
         };
-        let Some(path) = key.strip_prefix(place.prefix()) else {
-            let name = place.name();
-            return Err(OriginError::Malformed(format!(
-                "{name} lists \"{}\", which is not below the prefix asked for",
-                shown(key)
-            )));
-        };
-        // The marker of the prefix itself.
-        if path.is_empty() {
-            continue;
-        }
+        let Some(path) = below(|| place.name(), place.prefix(), key)? else { continue };
         let modified = entry.last_modified.parse::<jiff::Timestamp>().ok();
         let modified = modified.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
         let validator = match entry.etag.as_deref() {
@@ -137,65 +77,13 @@ fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginErr
     Ok(())
 }
 
-/// An entity tag with its quotes, which some stores leave out.
-pub(super) fn quoted(etag: &str) -> Cow<'_, str> {
-    if etag.ends_with('"') { Cow::Borrowed(etag) } else { Cow::Owned(format!("\"{etag}\"")) }
-}
-
-/// Holds a listing to getting on, so that it ends.
-#[derive(Default)]
-struct Progress {
-    hasher: RandomState,
-    /// Hashes of the tokens so far: a listing that goes in a circle shows one again.
-    tokens: HashSet<u64>,
-    empty: usize,
-}
-
-impl Progress {
-    fn next(&mut self, place: &Place, page: Page) -> Result<String, OriginError> {
-        let malformed = |why| OriginError::Malformed(format!("the listing of {} {why}", place.name()));
-        self.empty = if page.contents.is_empty() { self.empty + 1 } else { 0 };
-        if self.empty > EMPTY_PAGES {
-            return Err(malformed("goes on without any keys"));
-        }
-        let token = page
-            .next_continuation_token
-            .filter(|token| !token.is_empty())
-            .ok_or_else(|| malformed("says that it goes on, and not where"))?;
-        if !self.tokens.insert(self.hasher.hash_one(&token)) {
-            return Err(malformed("goes in a circle"));
-        }
-        Ok(token)
-    }
-}
-
 /// Undoes `encoding-type=url`, which writes a space as `+` or `%20`.
 fn decoded(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text.as_bytes());
+    if text.contains('+') {
+        Cow::Owned(percent::decode(&text.replace('+', " ")).into_owned())
+    } else {
+        percent::decode(text)
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        rest = behind;
-        let byte = match (first, behind) {
-            (b'+', _) => b' ',
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => {
-                    rest = after;
-                    high << 4 | low
-                }
-                _ => b'%',
-            },
-            (byte, _) => *byte,
-        };
-        bytes.push(byte);
-    }
-    Cow::Owned(bytes)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -278,17 +166,6 @@ mod tests {
             body.splice(at..at, with.into_bytes());
             body.truncate(cut.index(body.len()) + 1);
             let _ = collect(&body, "p/");
-        }
-
-        #[test]
-        fn keys_survive_the_encoding(key: Vec<u8>) {
-            let encoded: String = key.iter().map(|byte| format!("%{byte:02X}")).collect();
-            prop_assert_eq!(decoded(&encoded).into_owned(), key);
-        }
-
-        #[test]
-        fn decoding_takes_anything(text: String) {
-            prop_assert!(decoded(&text).len() <= text.len());
         }
     }
 }

@@ -4,9 +4,8 @@ use super::fake::{BUCKET, FakeS3, Faults};
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
-use crate::origin::conformance::{self, Collected, Fixture};
-use crate::origin::testing::read;
-use crate::origin::{AllowedRoots, Origin, OriginError, Origins, RetryConfig, Wanted};
+use crate::origin::conformance::{self, Collected, Fixture, read};
+use crate::origin::{AllowedHosts, AllowedRoots, Origin, OriginError, Origins, RetryConfig, Wanted};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use parking_lot::Mutex;
@@ -28,7 +27,8 @@ pub(crate) fn origins(retry: RetryConfig) -> Origins {
         }))
     });
     let config = OriginConfig { retry, read_timeout: Duration::from_secs(5), ..OriginConfig::default() };
-    Origins::new(&config, AllowedRoots::default(), secrets, Arc::new(Metrics::new().unwrap())).unwrap()
+    let metrics = Arc::new(Metrics::new().unwrap());
+    Origins::new(&config, AllowedRoots::default(), AllowedHosts::default(), secrets, metrics).unwrap()
 }
 
 pub(crate) fn spec(endpoint: &str, bucket: &str, prefix: &str) -> hearth_api::Origin {

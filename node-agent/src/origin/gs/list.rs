@@ -1,0 +1,121 @@
+//! The listing of a bucket, page by page.
+
+use super::{Gs, Place};
+use crate::origin::web::{Taken, Web, below, unreadable};
+use crate::origin::{OriginError, Sink, shown};
+use hearth_core::object::Validator;
+use serde::Deserialize;
+
+/// 1,000 names of 1,024 bytes, each byte escaped, with room for what stands around.
+const LONGEST_PAGE: usize = 16 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(default)]
+    items: Vec<Item>,
+    #[serde(default)]
+    next_page_token: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Item {
+    name: String,
+    /// Numbers of 64 bits are text in JSON.
+    #[serde(default)]
+    size: Option<String>,
+    #[serde(default)]
+    updated: String,
+    #[serde(default)]
+    generation: Option<String>,
+}
+
+/// Lists what begins with `start` below the prefix.
+pub(super) async fn list(origin: &Web<Gs>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    let place = &origin.dialect.place;
+    let url = |token: Option<&str>| place.listing(start, token);
+    let taken = |body: &[u8]| {
+        let page = parse(place, body)?;
+        take(place, &page, sink)?;
+        let next = page.next_page_token.filter(|token| !token.is_empty());
+        Ok(Taken { empty: page.items.is_empty(), next })
+    };
+    origin.pages(LONGEST_PAGE, url, taken).await
+}
+
+fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
+    serde_json::from_slice(body).map_err(|error| unreadable(&place.name(), &error.to_string()))
+}
+
+fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    for item in &page.items {
+        let Some(path) = below(|| place.name(), place.prefix(), &item.name)? else { continue };
+        let lacks = |what| unreadable(&place.name(), &format!("{} has no {what}", shown(&item.name)));
+        // An empty object may come without.
+        let size = item.size.as_deref().unwrap_or("0").parse().map_err(|_| lacks("size"))?;
+        let generation = item.generation.as_deref().filter(|generation| !generation.is_empty());
+        let generation = generation.ok_or_else(|| lacks("generation"))?;
+        let modified = item.updated.parse::<jiff::Timestamp>().ok();
+        let modified = modified.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
+        // Not the ETag, which changes with the metadata too.
+        sink.object(path, size, modified, Validator::ETag(generation.to_owned()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::conformance::Collected;
+    use proptest::prelude::*;
+
+    fn collect(body: &[u8], prefix: &str) -> Result<Collected, OriginError> {
+        let place = Place::new("b".into(), prefix.into(), None).unwrap();
+        let mut collected = Collected::default();
+        take(&place, &parse(&place, body)?, &mut collected)?;
+        Ok(collected)
+    }
+
+    const AS_GOOGLE_WRITES_IT: &str = r#"{"nextPageToken": "CgEx", "items": [
+        {"name": "p/", "size": "0", "generation": "1700000000000001", "updated": "2026-01-02T03:04:05.678Z"},
+        {"name": "p//a b\u0001", "size": "7", "generation": "1700000000000002", "updated": "2026-01-02T03:04:05.678Z"},
+        {"name": "p/d/", "generation": "1700000000000003", "updated": "2026-01-02T03:04:05.678Z"}]}"#;
+
+    #[test]
+    fn listings_are_read_as_google_writes_them() {
+        let collected = collect(AS_GOOGLE_WRITES_IT.as_bytes(), "p/").unwrap();
+        let found: Vec<_> = collected.objects.into_iter().collect();
+        let generation = |n: &str| Validator::ETag(format!("170000000000000{n}"));
+        assert_eq!(
+            found,
+            [("/a b\u{1}".to_owned(), (7, generation("2"))), ("d/".to_owned(), (0, generation("3")))]
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_no_listing() {
+        for body in [
+            r#"{"items": [{"name": "p/x", "size": "1", "updated": "2026-01-02T03:04:05Z"}]}"#,
+            r#"{"items": [{"name": "p/x", "size": "-1", "generation": "1"}]}"#,
+            r#"{"items": [{"name": "q/x", "size": "1", "generation": "1"}]}"#,
+            "<html>",
+        ] {
+            assert!(matches!(collect(body.as_bytes(), "p/"), Err(OriginError::Malformed(_))), "{body}");
+        }
+        assert!(collect(b"{}", "p/").unwrap().objects.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_listings_never_panic(at: prop::sample::Index, with in "\\PC{0,8}", cut: prop::sample::Index) {
+            let mut body = AS_GOOGLE_WRITES_IT.as_bytes().to_vec();
+            let at = at.index(body.len());
+            body.splice(at..at, with.into_bytes());
+            body.truncate(cut.index(body.len()) + 1);
+            let place = Place::new("b".into(), "p/".into(), None).unwrap();
+            if let Err(error) = parse(&place, &body) {
+                prop_assert!(!error.to_string().contains('\n'));
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! With whose identity an origin is read.
+
+use super::OriginError;
+use crate::config::OriginConfig;
+use crate::credentials::{SecretValues, Secrets};
+use parking_lot::Mutex;
+use std::time::Duration;
+
+/// The platform's identity is asked for at an address of the node or the cloud.
+const PLATFORM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who reads an origin; `P` is the agents' own identity in the terms of the store.
+#[derive(Debug)]
+pub(super) enum Identity<P> {
+    /// Whom a Secret is of that the Dataset names.
+    Secret(NamedSecret),
+    /// The agents themselves: environment, web identity, pod identity or instance metadata.
+    Platform(P),
+    /// Nobody: requests are not signed.
+    Anonymous,
+}
+
+/// A Secret by its name.
+#[derive(Debug)]
+pub(super) struct NamedSecret {
+    secrets: Secrets,
+    namespace: String,
+    name: String,
+}
+
+/// Who may have origins read with the agents' own identity.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PlatformIdentity {
+    namespaces: Vec<String>,
+}
+
+impl PlatformIdentity {
+    pub(super) fn of(config: &OriginConfig) -> Self {
+        Self { namespaces: config.platform_identity_namespaces.clone() }
+    }
+
+    fn is_for(&self, namespace: &str) -> bool {
+        self.namespaces.iter().any(|allowed| allowed == "*" || allowed == namespace)
+    }
+}
+
+/// What a choice of identities is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identities<'a> {
+    pub(super) secrets: &'a Secrets,
+    pub(super) platform: &'a PlatformIdentity,
+    /// The Dataset's.
+    pub(super) namespace: &'a str,
+    /// The Dataset's origin.
+    pub(super) spec: &'a hearth_api::Origin,
+}
+
+impl<P> Identity<P> {
+    /// The identity that a Dataset's origin asks for, and may have. `platform` makes the
+    /// agents' own.
+    pub(super) fn choose(
+        of: Identities<'_>,
+        platform: impl FnOnce() -> Result<P, OriginError>,
+    ) -> Result<Self, OriginError> {
+        let anonymous = of.spec.options.as_ref().is_some_and(|options| options.anonymous);
+        if let Some(secret) = of.named_secret() {
+            if anonymous {
+                return Err(OriginError::Refused(
+                    "spec.origins[].options.anonymous is set beside secretRef, and one of them is allowed"
+                        .to_owned(),
+                ));
+            }
+            return Ok(Self::Secret(secret));
+        }
+        if anonymous {
+            return Ok(Self::Anonymous);
+        }
+        if !of.platform.is_for(of.namespace) {
+            return Err(OriginError::Denied(format!(
+                "spec.origins[].secretRef is missing: name a Secret, set options.anonymous for public data, or let the agents read with their own identity for namespace {} by origin.platformIdentityNamespaces in their configuration",
+                of.namespace
+            )));
+        }
+        platform().map(Self::Platform)
+    }
+
+    /// For sentences: whose requests they are.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Secret(secret) => format!("the credentials in {}", secret.shown()),
+            Self::Platform(_) => "the node agents' own identity".to_owned(),
+            Self::Anonymous => "requests without credentials".to_owned(),
+        }
+    }
+}
+
+impl Identities<'_> {
+    /// Refuses an endpoint of the Dataset's choice where the agents' own identity is a token:
+    /// whoever is sent it can use it elsewhere.
+    pub(super) fn own_endpoint_only(&self, store: &str) -> Result<(), OriginError> {
+        match self.spec.options.as_ref().and_then(|options| options.endpoint.as_ref()) {
+            None => Ok(()),
+            Some(_) => Err(OriginError::Refused(format!(
+                "spec.origins[].options.endpoint is set, and the node agents send a token of their own to {store} itself only: name a Secret, or set options.anonymous"
+            ))),
+        }
+    }
+
+    /// The Secret that the origin names.
+    pub(super) fn named_secret(&self) -> Option<NamedSecret> {
+        let named = self.spec.secret_ref.as_ref()?;
+        Some(NamedSecret {
+            secrets: self.secrets.clone(),
+            namespace: self.namespace.to_owned(),
+            name: named.name.clone(),
+        })
+    }
+}
+
+impl NamedSecret {
+    /// What `parse` makes of the Secret as it is now.
+    pub(super) async fn get<T>(
+        &self,
+        parse: impl Fn(&SecretValues) -> Result<T, OriginError>,
+    ) -> Result<T, OriginError> {
+        self.secrets.get(&self.namespace, &self.name, parse).await
+    }
+
+    /// For sentences.
+    pub(super) fn shown(&self) -> String {
+        format!("Secret {}/{}", self.namespace, self.name)
+    }
+}
+
+/// What was made of a Secret, for as long as that is the same: tokens are asked for once,
+/// and not for each request.
+#[derive(Debug)]
+pub(super) struct Made<P>(Mutex<Option<(SecretValues, P)>>);
+
+impl<P> Default for Made<P> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<P: Clone> Made<P> {
+    pub(super) fn of(
+        &self,
+        values: &SecretValues,
+        make: impl FnOnce(&SecretValues) -> Result<P, OriginError>,
+    ) -> Result<P, OriginError> {
+        let mut made = self.0.lock();
+        if let Some((from, provider)) = &*made
+            && from == values
+        {
+            return Ok(provider.clone());
+        }
+        let provider = make(values)?;
+        *made = Some((values.clone(), provider.clone()));
+        Ok(provider)
+    }
+}
+
+/// The options by which `object_store` asks for the platform's identity.
+pub(super) fn platform_client() -> object_store::ClientOptions {
+    object_store::ClientOptions::new().with_connect_timeout(PLATFORM_TIMEOUT).with_timeout(PLATFORM_TIMEOUT)
+}
+
+/// The agents have no identity for a kind of store.
+pub(super) fn no_identity(store: &str, error: &object_store::Error) -> OriginError {
+    OriginError::Denied(format!(
+        "the node agents have no identity of their own for {store}, and the Dataset names no secretRef: {}",
+        super::shown(&error.to_string())
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_identity_is_for_named_namespaces_only() {
+        let of = |namespaces: &[&str]| PlatformIdentity {
+            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(!of(&[]).is_for("a") && !of(&["b"]).is_for("a"));
+        assert!(of(&["b", "a"]).is_for("a") && of(&["*"]).is_for("a"));
+    }
+
+    #[test]
+    fn an_origin_is_read_with_the_identity_that_it_asks_for() {
+        let secrets = Secrets::new(|_, _| Box::pin(std::future::ready(Ok(Default::default()))));
+        let nobody = PlatformIdentity::default();
+        let everybody = PlatformIdentity { namespaces: vec!["*".into()] };
+        let chosen = |platform, spec: serde_json::Value| {
+            let spec = serde_json::from_value(spec).unwrap();
+            let of = Identities { secrets: &secrets, platform, namespace: "ns", spec: &spec };
+            Identity::choose(of, || Ok(())).map(|identity| identity.shown()).map_err(|error| error.reason())
+        };
+        use serde_json::json;
+        let (uri, anonymous) = ("gs://bucket", json!({"anonymous": true}));
+        assert_eq!(
+            chosen(&nobody, json!({"uri": uri, "secretRef": {"name": "s"}})).unwrap(),
+            "the credentials in Secret ns/s"
+        );
+        assert_eq!(chosen(&nobody, json!({"uri": uri})), Err("Denied"));
+        assert_eq!(chosen(&everybody, json!({"uri": uri})).unwrap(), "the node agents' own identity");
+        let public = chosen(&everybody, json!({"uri": uri, "options": anonymous})).unwrap();
+        assert_eq!(public, "requests without credentials");
+        let elsewhere = json!({"uri": uri, "options": {"endpoint": "https://evil.example"}});
+        let elsewhere: hearth_api::Origin = serde_json::from_value(elsewhere).unwrap();
+        let of = Identities { secrets: &secrets, platform: &everybody, namespace: "ns", spec: &elsewhere };
+        let token = Identity::choose(of, || of.own_endpoint_only("Google")).map(|_: Identity<()>| ());
+        assert_eq!(token.unwrap_err().reason(), "Refused");
+        let both = json!({"uri": uri, "secretRef": {"name": "s"}, "options": anonymous});
+        assert_eq!(chosen(&nobody, both), Err("Refused"));
+    }
+}

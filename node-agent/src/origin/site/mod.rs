@@ -1,0 +1,101 @@
+//! `http://` and `https://`: a file, the files that a list names, or those that the pages
+//! of an index link to.
+//!
+//! A web server lists no sizes that could be relied on: each file is asked for them by HEAD.
+
+mod credentials;
+mod hosts;
+mod list;
+mod page;
+mod place;
+
+pub use hosts::AllowedHosts;
+pub use place::{Listed, Place};
+
+pub(super) use credentials::Credentials;
+
+use super::web::{self, Dialect, Meaning, Refusal, Request, Web};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted, shown};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hearth_core::object::Validator;
+use http::header::{self, HeaderMap};
+
+/// Files of a web server.
+#[derive(Debug)]
+pub(super) struct Site {
+    place: Place,
+    credentials: Credentials,
+}
+
+impl Site {
+    pub(super) fn new(place: Place, credentials: Credentials) -> Self {
+        Self { place, credentials }
+    }
+}
+
+impl Dialect for Site {
+    const SCHEME: &'static str = "http";
+
+    fn name(&self) -> String {
+        self.place.uri()
+    }
+
+    fn shown(&self, key: &str) -> String {
+        format!("{}{}", self.place.base(), shown(key))
+    }
+
+    async fn authorize(&self, request: &mut Request) -> Result<(), OriginError> {
+        if let Some(value) = self.credentials.get().await? {
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, refusal: &Refusal) -> OriginError {
+        let name = self.name();
+        if refusal.status.is_redirection() {
+            let to = refusal.header(header::LOCATION.as_str()).map_or_else(String::new, shown);
+            return OriginError::Refused(format!(
+                "{name} redirects to {to}, which is not followed: name that"
+            ));
+        }
+        let meaning = Meaning::of(refusal.operation, refusal.status);
+        refusal.error(meaning, &name, &self.credentials.shown(), &refusal.said("", ""))
+    }
+}
+
+impl Origin for Web<Site> {
+    fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
+        list::list(self, sink).boxed()
+    }
+
+    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
+        list::find(self, path).boxed()
+    }
+
+    fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
+        async move {
+            let headers = vec![web::condition(wanted.validator)];
+            let url = self.dialect.place.file(wanted.key);
+            self.object(&wanted, &url, headers, |answer| same(wanted.validator, answer)).await
+        }
+        .boxed()
+    }
+}
+
+/// Whether an answer is of the wanted content. A web server may take no notice of the
+/// condition, and must then say itself what it sends.
+fn same(validator: &Validator, answer: &HeaderMap) -> Result<(), &'static str> {
+    let said = match validator {
+        Validator::ETag(_) | Validator::HexETag(_) => header::ETAG,
+        Validator::Modified(_) => header::LAST_MODIFIED,
+    };
+    if !answer.contains_key(said) {
+        return Err("the answer does not say which content it is of");
+    }
+    web::same(validator, answer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! What the origins that speak HTTP share: how they are asked, what their answers mean
+//! and how what comes is held to what was wanted.
+
+mod answer;
+mod check;
+mod client;
+mod endpoint;
+mod pages;
+pub(super) mod percent;
+
+#[cfg(test)]
+pub(super) use answer::tests::refusal;
+pub(super) use answer::{Meaning, Refusal};
+pub(super) use check::{condition, quoted, same};
+pub(super) use client::client;
+pub(super) use endpoint::Endpoint;
+pub(super) use pages::{Taken, below, unreadable};
+
+use super::{ByteStream, OriginError, Retries, Wanted};
+use crate::metrics::Metrics;
+use futures::StreamExt;
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use object_store::client::HttpRequestBody;
+use std::fmt;
+use std::sync::Arc;
+
+/// A request while it is being made.
+pub(super) type Request = http::Request<HttpRequestBody>;
+
+/// Headers of a request.
+pub(super) type Headers = Vec<(HeaderName, String)>;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    /// A page of a listing.
+    List,
+    /// What there is to know of an object.
+    Head,
+    /// Bytes of an object.
+    Get,
+}
+
+impl Operation {
+    fn label(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Head => "head",
+            Self::Get => "get",
+        }
+    }
+
+    fn method(self) -> Method {
+        if self == Self::Head { Method::HEAD } else { Method::GET }
+    }
+}
+
+/// What tells one kind of store from another.
+pub(super) trait Dialect: fmt::Debug + Send + Sync + 'static {
+    /// The label of the metrics.
+    const SCHEME: &'static str;
+
+    /// For sentences: the store.
+    fn name(&self) -> String;
+
+    /// For sentences: one object.
+    fn shown(&self, key: &str) -> String;
+
+    /// Adds to a request what says who asks.
+    fn authorize(&self, request: &mut Request) -> impl Future<Output = Result<(), OriginError>> + Send;
+
+    /// Why a request was not granted.
+    fn refusal(&self, refusal: &Refusal) -> OriginError;
+}
+
+/// A store that is reached over HTTP.
+#[derive(Debug)]
+pub(super) struct Web<D> {
+    http: reqwest::Client,
+    pub(super) dialect: D,
+    pub(super) retries: Arc<Retries>,
+    metrics: Arc<Metrics>,
+}
+
+impl<D: Dialect> Web<D> {
+    pub(super) fn new(
+        http: reqwest::Client,
+        dialect: D,
+        retries: Arc<Retries>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { http, dialect, retries, metrics }
+    }
+
+    /// Sends a request once, and turns every answer but a success into an error.
+    pub(super) async fn send(
+        &self,
+        operation: Operation,
+        url: &str,
+        headers: &[(HeaderName, String)],
+    ) -> Result<reqwest::Response, OriginError> {
+        let result = self.send_uncounted(operation, url, headers).await;
+        let outcome = result.as_ref().map_or_else(OriginError::outcome, |_| "ok");
+        self.metrics.origin_requests.with_label_values(&[D::SCHEME, operation.label(), outcome]).inc();
+        result
+    }
+
+    async fn send_uncounted(
+        &self,
+        operation: Operation,
+        url: &str,
+        headers: &[(HeaderName, String)],
+    ) -> Result<reqwest::Response, OriginError> {
+        let malformed = |error: &dyn fmt::Display| {
+            OriginError::Refused(format!("no request can be made to {}: {error}", self.dialect.name()))
+        };
+        let mut request = http::Request::builder()
+            .method(operation.method())
+            .uri(url)
+            .body(HttpRequestBody::empty())
+            .map_err(|e| malformed(&e))?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(|e| malformed(&e))?;
+            request.headers_mut().insert(name, value);
+        }
+        self.dialect.authorize(&mut request).await?;
+        let url = request.uri().to_string().parse().map_err(|e| malformed(&e))?;
+        let mut signed = reqwest::Request::new(operation.method(), url);
+        *signed.headers_mut() = std::mem::take(request.headers_mut());
+        let response = self.http.execute(signed).await.map_err(|error| self.unavailable(error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.dialect.refusal(&Refusal::read(operation, response).await))
+    }
+
+    /// Lists page by page, and tries again what may succeed: `url` is that of the page at a
+    /// token, of at most `longest` bytes, which `take` takes.
+    pub(super) async fn pages(
+        &self,
+        longest: usize,
+        url: impl Fn(Option<&str>) -> String,
+        mut take: impl FnMut(&[u8]) -> Result<Taken, OriginError>,
+    ) -> Result<(), OriginError> {
+        let mut pages = pages::Pages::default();
+        let mut token: Option<String> = None;
+        loop {
+            let url = url(token.as_deref());
+            let body = self
+                .retries
+                .run(|| async {
+                    let mut response = self.send(Operation::List, &url, &[]).await?;
+                    self.body(&mut response, longest).await
+                })
+                .await?;
+            let Taken { empty, next } = take(&body)?;
+            match next {
+                Some(next) => token = Some(pages.next(&self.dialect.name(), empty, next)?),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The whole body of an answer, of at most `longest` bytes.
+    pub(super) async fn body(
+        &self,
+        response: &mut reqwest::Response,
+        longest: usize,
+    ) -> Result<Vec<u8>, OriginError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unavailable(error))? {
+            if body.len() + chunk.len() > longest {
+                let name = self.dialect.name();
+                return Err(OriginError::Malformed(format!(
+                    "{name} sent a page of a listing that does not end"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// Gets bytes of an object by the conditions of HTTP.
+    pub(super) async fn validated(&self, wanted: &Wanted<'_>, url: &str) -> Result<ByteStream, OriginError> {
+        let headers = vec![condition(wanted.validator)];
+        self.object(wanted, url, headers, |answer| same(wanted.validator, answer)).await
+    }
+
+    /// Gets bytes of an object. `headers` ask for its wanted content only; `same` looks
+    /// at an answer's headers whether it is that, and says what is not.
+    pub(super) async fn object(
+        &self,
+        wanted: &Wanted<'_>,
+        url: &str,
+        mut headers: Headers,
+        same: impl Fn(&HeaderMap) -> Result<(), &'static str>,
+    ) -> Result<ByteStream, OriginError> {
+        let whole = wanted.range == (0..wanted.size);
+        if !whole {
+            let last = wanted.range.end - 1;
+            headers.push((http::header::RANGE, format!("bytes={}-{last}", wanted.range.start)));
+        }
+        let response = self.send(Operation::Get, url, &headers).await?;
+        let name = self.dialect.name();
+        let shown = self.dialect.shown(wanted.key);
+        if let Err(what) = same(response.headers()) {
+            return Err(check::changed(&shown, what));
+        }
+        check::extent(&name, &shown, wanted, whole, &response)?;
+        let bytes = self.metrics.origin_bytes.with_label_values(&[D::SCHEME]);
+        let stream = response.bytes_stream().map(move |chunk| {
+            let chunk = chunk.map_err(|error| answer::unavailable(&name, error))?;
+            bytes.inc_by(chunk.len() as u64);
+            Ok(chunk)
+        });
+        Ok(stream.boxed())
+    }
+
+    pub(super) fn unavailable(&self, error: reqwest::Error) -> OriginError {
+        answer::unavailable(&self.dialect.name(), error)
+    }
+}
