@@ -32,6 +32,14 @@ const S3_SERVER: GoProgram = GoProgram {
     names: &["versitygw"],
 };
 
+const GCS_SERVER: GoProgram = GoProgram {
+    module: "gcsserver",
+    package: "github.com/fsouza/fake-gcs-server",
+    ldflags: "-s -w",
+    note: "the server fake-gcs-server 1.56.1, about a minute",
+    names: &["fake-gcs-server"],
+};
+
 const CSI_SUITE: GoProgram = GoProgram {
     module: "csisanity",
     package: ".",
@@ -64,6 +72,23 @@ pub fn s3_server() -> Result<PathBuf> {
     Ok(S3_SERVER.provide()?.join("versitygw"))
 }
 
+/// The path of the server that speaks as Google Cloud Storage does.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn gcs_server() -> Result<PathBuf> {
+    Ok(GCS_SERVER.provide()?.join("fake-gcs-server"))
+}
+
+/// The paths of Node.js and of the script of Azurite, the server that speaks as Azure Blob Storage does.
+///
+/// # Errors
+/// When they are not there and cannot be downloaded.
+pub fn azurite() -> Result<(PathBuf, PathBuf)> {
+    let packages = downloads::node_packages("azurite")?;
+    Ok((downloads::node()?, packages.join("node_modules/azurite/dist/src/blob/main.js")))
+}
+
 /// The path of the conformance suite of CSI drivers.
 ///
 /// # Errors
@@ -78,11 +103,23 @@ pub fn csi_suite() -> Result<PathBuf> {
 /// # Errors
 /// When it is not installed and cannot be downloaded.
 pub fn prometheus(name: &str) -> Result<PathBuf> {
+    installed_or_unpacked(name, "prometheus", "usr/bin")
+}
+
+/// The path of nginx, found or unpacked likewise.
+///
+/// # Errors
+/// When it is not installed and cannot be downloaded.
+pub fn nginx() -> Result<PathBuf> {
+    installed_or_unpacked("nginx", "nginx", "usr/sbin")
+}
+
+fn installed_or_unpacked(program: &str, package: &str, folder: &str) -> Result<PathBuf> {
     let installed = std::env::var_os("PATH")
-        .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.exists()));
+        .and_then(|path| std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.exists()));
     match installed {
         Some(path) => Ok(path),
-        None => Ok(downloads::debian_package("prometheus")?.join("usr/bin").join(name)),
+        None => Ok(downloads::debian_package(package)?.join(folder).join(program)),
     }
 }
 
@@ -95,7 +132,10 @@ pub fn prepare() -> Result<()> {
         kubernetes(name)?;
     }
     s3_server()?;
+    gcs_server()?;
+    azurite()?;
     csi_suite()?;
+    nginx()?;
     prometheus("prometheus")?;
     prometheus("promtool")?;
     Ok(())

@@ -14,7 +14,7 @@ use crate::process::{Process, Program};
 use crate::wait::eventually;
 
 /// A start that takes longer than this on any machine is a hang.
-const START: Duration = Duration::from_secs(60);
+pub(crate) const START: Duration = Duration::from_secs(60);
 
 /// Who can reach the API server.
 #[derive(Debug, Clone, Copy)]

@@ -274,13 +274,19 @@ pub fn origin(bucket: &Bucket, folder: &str, endpoint: impl Into<Value>) -> Valu
     })
 }
 
-/// The Secret, and the grant to the agents to read it.
+/// The Secret for the S3 server, and the grant to the agents to read it.
 #[must_use]
 pub fn credentials() -> String {
+    secret("s3-credentials", &json!({"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}))
+}
+
+/// A Secret, and the grant to the agents to read Secrets.
+#[must_use]
+pub fn secret(name: &str, values: &Value) -> String {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "s3-credentials", "namespace": USER},
-        "stringData": {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY},
+        "metadata": {"name": name, "namespace": USER},
+        "stringData": values,
     });
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",

