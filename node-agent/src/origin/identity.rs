@@ -4,13 +4,13 @@ use super::OriginError;
 use crate::config::OriginConfig;
 use crate::credentials::{SecretValues, Secrets};
 use parking_lot::Mutex;
+use std::fmt;
 use std::time::Duration;
 
 /// The platform's identity is asked for at an address of the node or the cloud.
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who reads an origin; `P` is the agents' own identity in the terms of the store.
-#[derive(Debug)]
 pub(super) enum Identity<P> {
     /// Whom a Secret is of that the Dataset names.
     Secret(NamedSecret),
@@ -94,6 +94,12 @@ impl<P> Identity<P> {
     }
 }
 
+impl<P> fmt::Debug for Identity<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
 impl Identities<'_> {
     /// Refuses an endpoint of the Dataset's choice where the agents' own identity is a token:
     /// whoever is sent it can use it elsewhere.
@@ -134,12 +140,18 @@ impl NamedSecret {
 
 /// What was made of a Secret, for as long as that is the same: tokens are asked for once,
 /// and not for each request.
-#[derive(Debug)]
 pub(super) struct Made<P>(Mutex<Option<(SecretValues, P)>>);
 
 impl<P> Default for Made<P> {
     fn default() -> Self {
         Self(Mutex::new(None))
+    }
+}
+
+impl<P> fmt::Debug for Made<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What was made may show what it was made of.
+        f.write_str("Made(…)")
     }
 }
 
@@ -177,6 +189,7 @@ pub(super) fn no_identity(store: &str, error: &object_store::Error) -> OriginErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::secret_values;
 
     #[test]
     fn the_agents_identity_is_for_named_namespaces_only() {
@@ -185,6 +198,18 @@ mod tests {
         };
         assert!(!of(&[]).is_for("a") && !of(&["b"]).is_for("a"));
         assert!(of(&["b", "a"]).is_for("a") && of(&["*"]).is_for("a"));
+    }
+
+    #[test]
+    fn nothing_that_was_made_of_a_secret_is_shown_and_it_is_made_once() {
+        let (made, values) = (Made::default(), secret_values(&[("KEY", "hush")]));
+        let make = |values: &SecretValues| values.needed("KEY");
+        assert_eq!(made.of(&values, make).unwrap(), "hush");
+        let same = secret_values(&[("KEY", "hush")]);
+        assert_eq!(made.of(&same, |_| Err(OriginError::Denied("made again".to_owned()))).unwrap(), "hush");
+        let shown = format!("{made:?} {:?}", Identity::Platform("hush"));
+        assert!(!shown.contains("hush"), "{shown}");
+        assert_eq!(made.of(&secret_values(&[("KEY", "new")]), make).unwrap(), "new");
     }
 
     #[test]
