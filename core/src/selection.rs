@@ -1,5 +1,6 @@
 //! A selection: the part of a dataset's files that someone asks for.
 
+use crate::prefix::shared_prefix;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::fmt;
 
@@ -172,11 +173,7 @@ fn literal_prefix(glob: &str) -> &str {
 }
 
 fn common<'a>(a: &'a str, b: &str) -> &'a str {
-    let mut shared = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    while !a.is_char_boundary(shared) {
-        shared -= 1;
-    }
-    &a[..shared]
+    &a[..shared_prefix(a, b)]
 }
 
 #[cfg(test)]

@@ -140,3 +140,22 @@ fn a_dataset_has_the_files_of_its_list() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_long_listing_has_every_object_once() -> Result<()> {
+    // More pages than one after the other are asked for: the rest is listed in several places at once.
+    const FILES: usize = 6_000;
+    e2e(&nodes(1), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        let tree = cluster.dir().join("tree");
+        for n in 0..FILES {
+            let folder = tree.join(format!("train/n{:03}", n % 40 * 7919 % 613));
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join(format!("{n:05}.txt")), b"x")?;
+        }
+        bucket.put_tree(&tree, "set", |_| ()).await?;
+        let status = cluster.s3_dataset("set", &bucket, "set").await?;
+        ensure!(status["version"]["files"] == FILES && status["skipped"].is_null(), "{status}");
+        Ok(())
+    })
+}

@@ -11,6 +11,7 @@
 use super::path::{self, path_order};
 use super::{Manifest, ManifestHash, ManifestOrigin};
 use crate::object::{AccessDomain, Validator};
+use crate::prefix::shared_prefix;
 use serde::{Deserialize, Serialize};
 
 /// The newest format that is known here.
@@ -230,13 +231,4 @@ fn read_origins(version: u8, bytes: &[u8]) -> Result<(Vec<ManifestOrigin>, &[u8]
 
 fn extend<T: Serialize>(bytes: Vec<u8>, value: &T) -> Vec<u8> {
     postcard::to_extend(value, bytes).expect("plain data into memory always serialises")
-}
-
-/// Length of the longest common prefix that ends between characters.
-fn shared_prefix(a: &str, b: &str) -> usize {
-    let mut shared = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    while !b.is_char_boundary(shared) {
-        shared -= 1;
-    }
-    shared
 }

@@ -33,6 +33,8 @@ pub(crate) struct Faults {
     pub(crate) ignores_conditions: bool,
     /// Whether ranges are looked at.
     pub(crate) ignores_ranges: bool,
+    /// Whether a listing begins at the beginning wherever it is asked to.
+    pub(crate) ignores_start_after: bool,
     /// Whether each page names itself as the next.
     pub(crate) circles: bool,
     /// Keys in a page.
@@ -50,6 +52,7 @@ impl Default for Faults {
             cuts: VecDeque::new(),
             ignores_conditions: false,
             ignores_ranges: false,
+            ignores_start_after: false,
             circles: false,
             page: 500,
             gets: BTreeMap::new(),
@@ -128,9 +131,12 @@ fn list(faults: &Faults, query: &str) -> Response<Body> {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
         pair.map(percent_decoded).unwrap_or_default()
     };
-    let (prefix, after) = (parameter("prefix"), parameter("continuation-token"));
+    let (prefix, token) = (parameter("prefix"), parameter("continuation-token"));
     assert_eq!(parameter("encoding-type"), b"url");
-    let after = unhex(std::str::from_utf8(&after).unwrap());
+    let mut after = unhex(std::str::from_utf8(&token).unwrap());
+    if after.is_empty() && !faults.ignores_start_after {
+        after = parameter("start-after");
+    }
     let keys = faults.objects.iter().filter(|(key, _)| key.starts_with(&prefix));
     let rest: Vec<_> = keys.filter(|(key, _)| after.is_empty() || faults.circles || **key > after).collect();
     let mut body = "<?xml version=\"1.0\"?><ListBucketResult><EncodingType>url</EncodingType>".to_owned();

@@ -1,15 +1,20 @@
-//! ListObjectsV2, page by page.
+//! ListObjectsV2, page by page, of a long listing some pages side by side.
 //!
 //! Keys come percent-encoded, so that one that is no XML, or no UTF-8, costs only
 //! itself and not its page.
 
+use super::place::From;
 use super::{Place, S3};
-use crate::origin::web::{Taken, Web, below, percent, quoted, unreadable};
+use crate::origin::web::{Pages, Web, below, percent, quoted, unreadable};
 use crate::origin::{OriginError, Sink};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use hearth_core::key_ranges::{KeyRanges, NextPage, OutOfOrder};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// 1,000 keys of 1,024 bytes, each byte as `%XX`, with room for what stands around.
 const LONGEST_PAGE: usize = 16 << 20;
@@ -39,17 +44,50 @@ struct Entry {
     etag: Option<String>,
 }
 
-/// Lists what begins with `start` below the prefix.
+/// Pages that are asked for at one time.
+const WIDTH: usize = 10;
+
+/// Where one range of keys is.
+#[derive(Default)]
+struct Position {
+    pages: Pages,
+    token: Option<String>,
+}
+
+/// Lists what begins with `start` below the prefix, a long listing in several places at once.
 pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
     let place = &origin.dialect.place;
-    let url = |token: Option<&str>| place.listing(start, token);
-    let taken = |body: &[u8]| {
-        let page = parse(place, body)?;
-        take(place, &page, sink)?;
-        let next = page.is_truncated.then(|| page.next_continuation_token.unwrap_or_default());
-        Ok(Taken { empty: page.contents.is_empty(), next })
-    };
-    origin.pages(LONGEST_PAGE, url, taken).await
+    let mut ranges = KeyRanges::new(WIDTH);
+    let mut positions: Vec<Position> = Vec::new();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while let Some(NextPage { range, after }) = ranges.next_page() {
+            positions.resize_with(positions.len().max(range + 1), Position::default);
+            let from = match &positions[range].token {
+                Some(token) => From::Token(token),
+                None => From::Behind(after.as_deref().unwrap_or_default()),
+            };
+            let url = place.listing(start, from);
+            under_way.push(async move { (range, origin.page(LONGEST_PAGE, &url).await) });
+        }
+        let Some((range, body)) = under_way.next().await else { return Ok(()) };
+        let page = parse(place, &body?)?;
+        let keys = keys(place, &page)?;
+        let readable: Vec<&str> = keys.iter().filter_map(|key| key.path.as_deref().ok()).collect();
+        let numbers = ranges.page(range, &readable, page.is_truncated).map_err(|OutOfOrder| {
+            OriginError::Malformed(format!(
+                "{} lists keys in another order than that of their bytes",
+                place.name()
+            ))
+        })?;
+        let is_all = numbers.end == readable.len();
+        take(&keys, &numbers, sink)?;
+        if page.is_truncated && is_all {
+            let Position { pages, token } = &mut positions[range];
+            let next = page.next_continuation_token.unwrap_or_default();
+            *token = Some(pages.next(&place.name(), page.contents.is_empty(), next)?);
+        }
+    }
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
@@ -57,15 +95,50 @@ fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
     quick_xml::de::from_str(text).map_err(|error| unreadable(&place.name(), &error.to_string()))
 }
 
-fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginError> {
+/// A key as it is listed.
+struct Key<'a> {
+    entry: &'a Entry,
+    /// Its path below the prefix; the error is what can be shown of one that is no UTF-8.
+    path: Result<String, String>,
+}
+
+/// The keys of a page, without the marker of the prefix itself.
+fn keys<'a>(place: &Place, page: &'a Page) -> Result<Vec<Key<'a>>, OriginError> {
     let encoded = page.encoding_type.as_deref() == Some("url");
+    let mut keys = Vec::with_capacity(page.contents.len());
     for entry in &page.contents {
         let key = if encoded { decoded(&entry.key) } else { Cow::Borrowed(entry.key.as_bytes()) };
-        let Ok(key) = std::str::from_utf8(&key) else {
-            sink.skip(&String::from_utf8_lossy(&key), SkipReason::NotUtf8);
-            continue;
+        let path = match std::str::from_utf8(&key) {
+            Ok(key) => match below(|| place.name(), place.prefix(), key)? {
+                Some(path) => Ok(path.to_owned()),
+                None => continue,
+            },
+            Err(_) => Err(String::from_utf8_lossy(&key).into_owned()),
         };
-        let Some(path) = below(|| place.name(), place.prefix(), key)? else { continue };
+        keys.push(Key { entry, path });
+    }
+    Ok(keys)
+}
+
+/// Takes the keys that are readable and have these numbers among those, and the others between them.
+fn take(keys: &[Key<'_>], numbers: &Range<usize>, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    let readable = keys.iter().filter(|key| key.path.is_ok()).count();
+    let mut number = 0;
+    for Key { entry, path } in keys {
+        let path = match path {
+            Ok(path) => {
+                number += 1;
+                path
+            }
+            Err(key) if number >= numbers.start && (number < numbers.end || numbers.end == readable) => {
+                sink.skip(key, SkipReason::NotUtf8);
+                continue;
+            }
+            Err(_) => continue,
+        };
+        if !numbers.contains(&(number - 1)) {
+            continue;
+        }
         let modified = entry.last_modified.parse::<jiff::Timestamp>().ok();
         let modified = modified.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
         let validator = match entry.etag.as_deref() {
@@ -113,7 +186,9 @@ mod tests {
 
     fn collect(body: &[u8], prefix: &str) -> Result<Collected, OriginError> {
         let mut collected = Collected::default();
-        take(&place(prefix), &parse(&place(prefix), body)?, &mut collected)?;
+        let page = parse(&place(prefix), body)?;
+        let keys = keys(&place(prefix), &page)?;
+        take(&keys, &(0..keys.len()), &mut collected)?;
         Ok(collected)
     }
 

@@ -125,6 +125,25 @@ async fn nasty_keys_cost_only_themselves() {
 }
 
 #[tokio::test]
+async fn a_long_listing_is_made_in_several_places_at_once() {
+    for ignores_start_after in [false, true] {
+        let bucket = Bucket::new().await;
+        {
+            let mut faults = bucket.faults().lock();
+            (faults.page, faults.ignores_start_after) = (7, ignores_start_after);
+            for n in 0..1000 {
+                faults.put(format!("{}train/n{:04}/é {n}", bucket.prefix, n * 7919 % 613).as_bytes(), b"x");
+            }
+            faults.put(&[bucket.prefix.as_bytes(), b"train/n0300/\xff"].concat(), b"x");
+        }
+        let mut collected = Collected::default();
+        bucket.origin().await.list(&mut collected).await.unwrap();
+        assert_eq!(collected.objects.len(), 1000);
+        assert_eq!(collected.skipped.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_ignores_conditions_is_found_out() {
     let bucket = Bucket { prefix: String::new(), ..Bucket::new().await };
     bucket.put("a", b"old").await;

@@ -14,7 +14,7 @@ pub(super) use answer::{Meaning, Refusal};
 pub(super) use check::{condition, quoted, same};
 pub(super) use client::client;
 pub(super) use endpoint::Endpoint;
-pub(super) use pages::{Taken, below, unreadable};
+pub(super) use pages::{Pages, Taken, below, unreadable};
 
 use super::{ByteStream, OriginError, Retries, Wanted};
 use crate::metrics::Metrics;
@@ -143,23 +143,25 @@ impl<D: Dialect> Web<D> {
         url: impl Fn(Option<&str>) -> String,
         mut take: impl FnMut(&[u8]) -> Result<Taken, OriginError>,
     ) -> Result<(), OriginError> {
-        let mut pages = pages::Pages::default();
+        let mut pages = Pages::default();
         let mut token: Option<String> = None;
         loop {
-            let url = url(token.as_deref());
-            let body = self
-                .retries
-                .run(|| async {
-                    let mut response = self.send(Operation::List, &url, &[]).await?;
-                    self.body(&mut response, longest).await
-                })
-                .await?;
+            let body = self.page(longest, &url(token.as_deref())).await?;
             let Taken { empty, next } = take(&body)?;
             match next {
                 Some(next) => token = Some(pages.next(&self.dialect.name(), empty, next)?),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// A page of a listing, of at most `longest` bytes; what may succeed is tried again.
+    pub(super) async fn page(&self, longest: usize, url: &str) -> Result<Vec<u8>, OriginError> {
+        let ask = || async {
+            let mut response = self.send(Operation::List, url, &[]).await?;
+            self.body(&mut response, longest).await
+        };
+        self.retries.run(ask).await
     }
 
     /// The whole body of an answer, of at most `longest` bytes.

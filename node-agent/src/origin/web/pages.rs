@@ -40,7 +40,7 @@ pub(in crate::origin) fn unreadable(name: &str, why: &str) -> OriginError {
 
 /// How far a listing came.
 #[derive(Default)]
-pub(super) struct Pages {
+pub(in crate::origin) struct Pages {
     hasher: RandomState,
     /// Hashes of the tokens so far: a listing that goes in a circle shows one again.
     tokens: HashSet<u64>,
@@ -49,7 +49,12 @@ pub(super) struct Pages {
 
 impl Pages {
     /// The token of the page behind one that says that it is not the last.
-    pub(super) fn next(&mut self, name: &str, empty: bool, token: String) -> Result<String, OriginError> {
+    pub(in crate::origin) fn next(
+        &mut self,
+        name: &str,
+        empty: bool,
+        token: String,
+    ) -> Result<String, OriginError> {
         let malformed = |why| OriginError::Malformed(format!("the listing of {name} {why}"));
         self.empty = if empty { self.empty + 1 } else { 0 };
         if self.empty > EMPTY_PAGES {
