@@ -27,6 +27,7 @@ pub mod real_nodes;
 pub mod report;
 pub mod run_dir;
 pub mod s3;
+pub mod silent_origin;
 pub mod stores;
 pub mod throttle;
 pub mod volumes;

@@ -1,10 +1,11 @@
 //! Programs die and come back: pods still schedule, and nobody believes what is no longer true.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::datasets::USER;
 use hearth_tests::kube_access::PATIENCE;
 use hearth_tests::pods::pod;
+use hearth_tests::silent_origin::SilentOrigin;
 use hearth_tests::wait::eventually;
 
 const MIB: usize = 1 << 20;
@@ -103,5 +104,26 @@ fn an_origin_under_pressure_is_asked_again_until_the_data_is_there() -> Result<(
         cluster.place("trainer", "images").await?;
 
         cluster.warm("images", "node-1", 100).await
+    })
+}
+
+#[test]
+fn origins_that_never_answer_delay_no_other() -> Result<()> {
+    e2e(&nodes(1), async |cluster| {
+        let silent = SilentOrigin::start().await?;
+        let bucket = cluster.s3.bucket("data")?;
+        bucket.put("images/1.bin", vec![1; MIB]).await?;
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        // As many of one origin, and of as many origins, as would fill every place.
+        for number in 0..20 {
+            cluster.dataset(&format!("one-{number}"), silent.dataset("127.0.0.1")).await?;
+            cluster.dataset(&format!("many-{number}"), silent.dataset(&format!("127.0.1.{number}"))).await?;
+        }
+        cluster.s3_dataset("more-images", &bucket, "images").await?;
+        for name in ["one-0", "many-0"] {
+            let status = cluster.resource("dataset", name).await?["status"].clone();
+            ensure!(status["version"].is_null(), "{name} was listed: {status}");
+        }
+        Ok(())
     })
 }

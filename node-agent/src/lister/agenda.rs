@@ -1,9 +1,10 @@
 //! When each Dataset is listed next. Pure.
 
+use super::slots::Slots;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hearth_api::Dataset;
 use kube::ResourceExt;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,13 +22,27 @@ struct Entry {
     running: bool,
     /// The spec changed while it was being listed.
     stale: bool,
+    /// It was not listed when that was last tried.
+    failed: bool,
     backoff: ExponentialBackoff,
+}
+
+/// What became of one listing.
+pub(super) struct Ending {
+    /// The Dataset as the API server has it since, if it was written.
+    pub(super) written: Option<Dataset>,
+    pub(super) succeeded: bool,
+    /// Whether the origin answered, if it was asked.
+    pub(super) answered: Option<bool>,
 }
 
 /// All Datasets, each with its time.
 #[derive(Default)]
 pub(super) struct Agenda {
     entries: HashMap<Name, Entry>,
+    /// Those that are not being listed, in the order in which they are due.
+    queue: BTreeSet<(Instant, Name)>,
+    slots: Slots,
     /// While the first list of a watch comes in: what it had so far.
     initial: Option<HashMap<Name, Arc<Dataset>>>,
 }
@@ -63,6 +78,8 @@ impl Agenda {
     pub(super) fn end(&mut self, now: Instant) {
         let Some(initial) = self.initial.take() else { return };
         self.entries.retain(|name, _| initial.contains_key(name));
+        self.queue.retain(|(_, name)| initial.contains_key(name));
+        self.slots.retain(initial.values().map(|dataset| &**dataset));
         for dataset in initial.into_values() {
             self.insert(dataset, now);
         }
@@ -74,7 +91,13 @@ impl Agenda {
     }
 
     pub(super) fn deleted(&mut self, dataset: &Dataset) {
-        self.entries.remove(&name_of(dataset));
+        self.remove(&name_of(dataset));
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if let Some(entry) = self.entries.remove(name) {
+            self.queue.remove(&(entry.due, name.clone()));
+        }
     }
 
     fn insert(&mut self, dataset: Arc<Dataset>, now: Instant) {
@@ -86,38 +109,69 @@ impl Agenda {
             Some(entry) => {
                 let same = entry.dataset.uid() == dataset.uid()
                     && entry.dataset.metadata.generation == dataset.metadata.generation;
+                entry.dataset = dataset;
                 // Its own writes come back by the watch: only a new spec is a reason to list.
                 if !same {
-                    entry.due = now;
                     entry.stale = entry.running;
+                    entry.failed = false;
                     entry.backoff = backoff();
+                    self.set_due(&name, now);
                 }
-                entry.dataset = dataset;
             }
             None => {
-                let entry = Entry { dataset, due: now, running: false, stale: false, backoff: backoff() };
-                self.entries.insert(name, entry);
+                let entry = Entry {
+                    dataset,
+                    due: now,
+                    running: false,
+                    stale: false,
+                    failed: false,
+                    backoff: backoff(),
+                };
+                self.entries.insert(name.clone(), entry);
+                self.queue.insert((now, name));
             }
         }
     }
 
-    /// The Dataset that is due longest, which is then taken as being listed.
+    fn set_due(&mut self, name: &Name, due: Instant) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.queue.remove(&(entry.due, name.clone()));
+        entry.due = due;
+        if !entry.running {
+            self.queue.insert((due, name.clone()));
+        }
+    }
+
+    /// The Dataset that is due longest of those that there is a place for, which is then
+    /// taken as being listed.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(Name, Arc<Dataset>)> {
-        let waiting = self.entries.iter_mut().filter(|(_, entry)| !entry.running && entry.due <= now);
-        let (name, entry) = waiting.min_by_key(|(_, entry)| entry.due)?;
+        let Self { entries, queue, slots, .. } = self;
+        let due = queue.iter().take_while(|(due, _)| *due <= now);
+        let found = due.map(|(_, name)| name).find(|name| {
+            entries.get(*name).is_some_and(|entry| slots.begin(name, &entry.dataset, entry.failed, now))
+        });
+        let name = found?.clone();
+        let entry = entries.get_mut(&name)?;
+        queue.remove(&(entry.due, name.clone()));
         entry.running = true;
         entry.stale = false;
-        Some((name.clone(), entry.dataset.clone()))
+        Some((name, entry.dataset.clone()))
     }
 
-    /// When the next one is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter(|entry| !entry.running).map(|entry| entry.due).min()
+    /// When time alone makes another due, or a place for one that is.
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let later = self.queue.range((now + Duration::from_nanos(1), Name::new())..).next();
+        let later = later.map(|(due, _)| *due);
+        let waits = self.queue.first().is_some_and(|(due, _)| *due <= now);
+        later.into_iter().chain(self.slots.next_slow(now).filter(|_| waits)).min()
     }
 
-    /// A listing has ended; `written` is the Dataset as the API server has it since.
-    pub(super) fn ended(&mut self, name: &str, written: Option<Dataset>, succeeded: bool, now: Instant) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
+    /// A listing has ended.
+    pub(super) fn ended(&mut self, name: &Name, ending: Ending, now: Instant) {
+        let Ending { written, succeeded, answered } = ending;
+        self.slots.end(name, answered);
+        // One that was made again meanwhile is not the one that was listed.
+        let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.running) else { return };
         entry.running = false;
         if let Some(written) = written
             && written.uid() == entry.dataset.uid()
@@ -126,7 +180,7 @@ impl Agenda {
             entry.dataset = Arc::new(written);
         }
         let interval = entry.dataset.refresh_interval().unwrap_or(None);
-        entry.due = match (entry.stale, succeeded) {
+        let due = match (entry.stale, succeeded) {
             (true, _) => now,
             (false, true) => {
                 entry.backoff = backoff();
@@ -134,6 +188,8 @@ impl Agenda {
             }
             (false, false) => now + entry.backoff.next().unwrap_or(NEVER),
         };
+        entry.failed = !succeeded && !entry.stale;
+        self.set_due(name, due);
     }
 }
 
@@ -151,6 +207,10 @@ mod tests {
         dataset
     }
 
+    fn ending(written: Option<Dataset>, succeeded: bool) -> Ending {
+        Ending { written, succeeded, answered: Some(succeeded) }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn datasets_come_at_once_and_then_at_their_interval() {
         let now = Instant::now();
@@ -161,8 +221,8 @@ mod tests {
         agenda.end(now);
         assert_eq!(agenda.take_due(now).unwrap().0, "ns/a");
         assert!(agenda.take_due(now).is_none(), "it is being listed");
-        agenda.ended("ns/a", None, true, now);
-        assert_eq!(agenda.next_due(), Some(now + Duration::from_secs(600)));
+        agenda.ended(&"ns/a".into(), ending(None, true), now);
+        assert_eq!(agenda.next_look(now), Some(now + Duration::from_secs(600)));
         agenda.applied(dataset("a", 1, "10m"), now);
         assert!(agenda.take_due(now).is_none(), "its own status is no reason");
         agenda.applied(dataset("a", 2, "10m"), now);
@@ -176,7 +236,7 @@ mod tests {
         agenda.applied(dataset("a", 1, "Never"), now);
         agenda.take_due(now).unwrap();
         agenda.applied(dataset("a", 2, "Never"), now);
-        agenda.ended("ns/a", Some(dataset("a", 1, "Never")), true, now);
+        agenda.ended(&"ns/a".into(), ending(Some(dataset("a", 1, "Never")), true), now);
         assert_eq!(agenda.take_due(now).unwrap().1.metadata.generation, Some(2));
     }
 
@@ -188,12 +248,37 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..12 {
             agenda.take_due(now).unwrap();
-            agenda.ended("ns/a", None, false, now);
-            let due = agenda.next_due().unwrap();
+            agenda.ended(&"ns/a".into(), ending(None, false), now);
+            let due = agenda.next_look(now).unwrap();
             pauses.push(due - now);
             now = due;
         }
         assert!(pauses[0] <= Duration::from_secs(4) && pauses[11] >= Duration::from_secs(300), "{pauses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_a_place_is_looked_at_when_there_is_one() {
+        let now = Instant::now();
+        let mut agenda = Agenda::default();
+        for name in ["a", "b", "c"] {
+            agenda.applied(dataset(name, 1, "Never"), now);
+        }
+        // Nobody knows their origin yet: two are tried.
+        let taken: Vec<Name> = std::iter::from_fn(|| agenda.take_due(now)).map(|(name, _)| name).collect();
+        assert_eq!(taken, ["ns/a", "ns/b"]);
+        let slow = agenda.next_look(now).unwrap();
+        assert!(
+            slow > now && agenda.take_due(slow).is_none(),
+            "they may be slow, and there are no more of them"
+        );
+        agenda.ended(&taken[0], ending(None, true), now);
+        assert_eq!(agenda.take_due(now).unwrap().0, "ns/c");
+        // One that is made again while it is listed is listed afterwards.
+        agenda.deleted(&dataset("c", 1, "Never"));
+        agenda.applied(dataset("c", 1, "Never"), now);
+        assert!(agenda.take_due(now).is_none());
+        agenda.ended(&"ns/c".into(), ending(None, true), now);
+        assert_eq!(agenda.take_due(now).unwrap().0, "ns/c");
     }
 
     #[tokio::test(start_paused = true)]
@@ -203,10 +288,10 @@ mod tests {
         agenda.applied(dataset("a", 1, "Never"), now);
         agenda.begin();
         agenda.end(now);
-        assert_eq!(agenda.next_due(), None);
+        assert_eq!(agenda.next_look(now), None);
         agenda.applied(dataset("b", 1, "Never"), now);
         agenda.deleted(&dataset("b", 1, "Never"));
-        assert_eq!(agenda.next_due(), None);
-        agenda.ended("ns/b", None, true, now);
+        assert_eq!(agenda.next_look(now), None);
+        agenda.ended(&"ns/b".into(), ending(None, true), now);
     }
 }

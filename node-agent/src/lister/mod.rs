@@ -1,13 +1,14 @@
 //! Lists origins for the cluster, while this agent holds the Lease for it.
 //!
 //! Each Dataset is listed when it is new, when its spec changes and at its
-//! interval; several at a time, so that one slow origin delays no other. A version
+//! interval; several at a time, so that one slow origin delays no other (`slots`). A version
 //! is stored, offered to the extenders and only then named in the status, so that
 //! whoever reads the name finds the manifest.
 
 mod agenda;
 mod file_list;
 pub(crate) mod listing;
+mod slots;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ mod unpack;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::origin::{OriginError, Origins};
-use agenda::{Agenda, Name, name_of};
+use agenda::{Agenda, Ending, Name, name_of};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use hearth_api::{Dataset, DatasetStatus};
@@ -38,8 +39,6 @@ use tokio_util::sync::CancellationToken;
 /// Name of the Lease that says who lists.
 pub const LEASE: &str = "hearth-lister";
 const FIELD_MANAGER: &str = "hearth-lister";
-/// Datasets that are listed at one time.
-const PARALLEL: usize = 8;
 /// A listing that takes longer is given up: ten million keys in pages of a thousand
 /// take a quarter of an hour.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -56,13 +55,6 @@ pub struct Lister {
     pub manifests: Manifests,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-}
-
-/// What became of one listing.
-struct Ended {
-    name: Name,
-    written: Option<Dataset>,
-    succeeded: bool,
 }
 
 impl Lister {
@@ -90,15 +82,16 @@ impl Lister {
         let events = watcher(api, watcher::Config::default()).default_backoff();
         let mut events = std::pin::pin!(events);
         let mut agenda = Agenda::default();
-        let mut tasks: JoinSet<Ended> = JoinSet::new();
+        let mut tasks: JoinSet<(Name, Ending)> = JoinSet::new();
         loop {
-            while tasks.len() < PARALLEL
-                && let Some((name, dataset)) = agenda.take_due(Instant::now())
-            {
+            while let Some((name, dataset)) = agenda.take_due(Instant::now()) {
                 let lister = self.clone();
-                tasks.spawn(async move { lister.one(name, dataset).await });
+                tasks.spawn(async move {
+                    let ending = lister.one(&name, &dataset).await;
+                    (name, ending)
+                });
             }
-            let due = agenda.next_due().filter(|_| tasks.len() < PARALLEL);
+            let due = agenda.next_look(Instant::now());
             tokio::select! {
                 event = events.try_next() => match event {
                     Ok(Some(event)) => take(&mut agenda, event),
@@ -106,22 +99,22 @@ impl Lister {
                     Err(error) => tracing::warn!("Datasets cannot be watched: {error}"),
                 },
                 Some(ended) = tasks.join_next() => {
-                    let Ended { name, written, succeeded } = ended?;
-                    agenda.ended(&name, written, succeeded, Instant::now());
+                    let (name, ending) = ended?;
+                    agenda.ended(&name, ending, Instant::now());
                 }
                 () = sleep_until(due) => {}
             }
         }
     }
 
-    async fn one(&self, name: Name, dataset: Arc<Dataset>) -> Ended {
+    async fn one(&self, name: &str, dataset: &Dataset) -> Ending {
         let timer = self.metrics.listing_seconds.start_timer();
-        let outcome = match self.unlisted(&name, &dataset).await {
+        let outcome = match self.unlisted(name, dataset).await {
             false => {
                 timer.stop_and_discard();
-                return Ended { name, written: None, succeeded: true };
+                return Ending { written: None, succeeded: true, answered: None };
             }
-            true => tokio::time::timeout(PATIENCE, self.list(&name, &dataset)).await.unwrap_or_else(|_| {
+            true => tokio::time::timeout(PATIENCE, self.list(name, dataset)).await.unwrap_or_else(|_| {
                 Err(failure(&OriginError::Unavailable(format!(
                     "listing took longer than {} seconds",
                     PATIENCE.as_secs()
@@ -138,27 +131,28 @@ impl Lister {
         if let Err(failure) = &outcome {
             tracing::warn!(dataset = name, "the origin was not listed: {}", failure.message);
         }
-        let status = status::after(&dataset, &outcome, Timestamp::now());
+        let answered = Some(outcome.is_ok());
+        let status = status::after(dataset, &outcome, Timestamp::now());
         if let Some((hash, encoding)) = &encoding
-            && !status::is_current(&dataset, &status)
+            && !status::is_current(dataset, &status)
         {
             let taken = self.manifests.offer(*hash, encoding).await;
             tracing::info!(dataset = name, manifest = ?hash, taken, "a version was listed");
         }
-        let written = match self.write(&dataset, status).await {
+        let written = match self.write(dataset, status).await {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(dataset = name, "the status was not written: {error}");
-                return Ended { name, written: None, succeeded: false };
+                return Ending { written: None, succeeded: false, answered };
             }
         };
         // Not before it is named: a version that nobody names is to be forgotten.
         if let Some((hash, _)) = encoding
-            && let Err(error) = self.manifests.adopted(hash, &name).await
+            && let Err(error) = self.manifests.adopted(hash, name).await
         {
             tracing::warn!(dataset = name, "the version is not in this node's inventory: {error}");
         }
-        Ended { name, written, succeeded: outcome.is_ok() }
+        Ending { written, succeeded: outcome.is_ok(), answered }
     }
 
     /// Whether a Dataset is to be listed now. One that is never listed again only
@@ -222,7 +216,10 @@ impl Lister {
         let patch = Patch::Apply(&patch);
         let patched = api.patch_status(&name, &params, &patch);
         match tokio::time::timeout(API_PATIENCE, patched).await {
-            Ok(Ok(written)) => Ok(Some(written)),
+            Ok(Ok(mut written)) => {
+                written.metadata.managed_fields = None;
+                Ok(Some(written))
+            }
             // Deleted meanwhile: nobody is left to tell.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(None),
             Ok(Err(error)) => Err(error),
@@ -232,11 +229,16 @@ impl Lister {
 }
 
 fn take(agenda: &mut Agenda, event: Event<Dataset>) {
+    let bare = |mut dataset: Dataset| {
+        // The larger half of it, and of no use here.
+        dataset.metadata.managed_fields = None;
+        dataset
+    };
     match event {
         Event::Init => agenda.begin(),
-        Event::InitApply(dataset) => agenda.listed(dataset),
+        Event::InitApply(dataset) => agenda.listed(bare(dataset)),
         Event::InitDone => agenda.end(Instant::now()),
-        Event::Apply(dataset) => agenda.applied(dataset, Instant::now()),
+        Event::Apply(dataset) => agenda.applied(bare(dataset), Instant::now()),
         Event::Delete(dataset) => {
             tracing::info!(dataset = name_of(&dataset), "deleted");
             agenda.deleted(&dataset);

@@ -31,7 +31,7 @@ impl World {
     /// Lists, and puts what was written into the Dataset as the API server would.
     async fn list(&self, dataset: &mut Dataset) -> (bool, Option<Value>) {
         self.api.put(DATASET, dataset);
-        let ended = self.lister.one("ns/d".into(), Arc::new(dataset.clone())).await;
+        let ended = self.lister.one("ns/d", dataset).await;
         let mut patches = self.api.patches();
         assert!(patches.len() <= 1);
         let status = patches.pop().map(|(path, patch)| {
@@ -124,7 +124,7 @@ async fn one_that_is_never_listed_again_is_listed_once() {
 async fn a_dataset_that_is_gone_troubles_nobody() {
     let world = World::new().await;
     let dataset = dataset(&world.fake);
-    let ended = world.lister.one("ns/d".into(), Arc::new(dataset)).await;
+    let ended = world.lister.one("ns/d", &dataset).await;
     assert!(ended.succeeded && ended.written.is_none());
 }
 
