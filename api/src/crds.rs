@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions as they stand in `manifests/base/crds/`.
 
-use crate::{Dataset, Warmup};
+use crate::{CronWarmup, Dataset, Warmup};
 use kube::CustomResourceExt;
 
 /// File names and contents of the generated definitions.
@@ -8,7 +8,11 @@ pub fn files() -> Result<Vec<(&'static str, String)>, serde_yaml_ng::Error> {
     const HEAD: &str =
         "# Generated from api/ by `cargo run -p hearth-api --bin generate-crds`: do not edit.\n";
     let yaml = |crd| serde_yaml_ng::to_string(&crd).map(|yaml| format!("{HEAD}{yaml}"));
-    Ok(vec![("datasets.yaml", yaml(Dataset::crd())?), ("warmups.yaml", yaml(Warmup::crd())?)])
+    Ok(vec![
+        ("datasets.yaml", yaml(Dataset::crd())?),
+        ("warmups.yaml", yaml(Warmup::crd())?),
+        ("cronwarmups.yaml", yaml(CronWarmup::crd())?),
+    ])
 }
 
 /// The folder that the generated definitions stand in.

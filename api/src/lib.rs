@@ -10,11 +10,15 @@
 
 mod conditions;
 pub mod crds;
+mod cron_warmup;
 mod dataset;
 mod validation;
 mod warmup;
 
 pub use conditions::{ConditionStatus, set_condition};
+pub use cron_warmup::{
+    ConcurrencyPolicy, CronWarmup, CronWarmupSpec, CronWarmupStatus, TemplateMetadata, WarmupTemplate,
+};
 pub use dataset::{
     Addressing, CacheSpec, ConfigMapKey, Dataset, DatasetSpec, DatasetStatus, FileListSource, FilesSpec,
     HeldVersion, MissingFiles, Origin, OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus,
@@ -23,6 +27,7 @@ pub use dataset::{
 pub use validation::InvalidSpec;
 pub use warmup::{
     DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
+    WarmupTrouble,
 };
 
 /// API group of all resources.

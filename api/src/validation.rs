@@ -1,6 +1,7 @@
 //! What the API server's rules cannot say about a spec.
 
-use crate::{Dataset, Warmup};
+use crate::{CronWarmup, Dataset, Warmup};
+use hearth_core::cron::{InvalidSchedule, Schedule};
 use hearth_core::quantity;
 use hearth_core::selection::{FileFilter, GlobError, Selection};
 use std::time::Duration;
@@ -61,6 +62,22 @@ impl Warmup {
     /// Which files of the dataset it asks for.
     pub fn selection(&self) -> Result<Selection, InvalidSpec> {
         Selection::new(self.spec.paths.iter().cloned()).map_err(InvalidSpec::Paths)
+    }
+}
+
+impl CronWarmup {
+    /// When its Warmups are due, if they can be made at all.
+    pub fn schedule(&self) -> Result<Schedule, InvalidSpec> {
+        let spec = &self.spec;
+        let selection = Selection::new(spec.warmup_template.spec.paths.iter().cloned());
+        selection.map_err(|error| InvalidSpec::Field(format!("spec.warmupTemplate.spec.paths: {error}")))?;
+        Schedule::new(&spec.schedule, spec.time_zone.as_deref()).map_err(|error| {
+            let field = match error {
+                InvalidSchedule::Expression(..) | InvalidSchedule::Never(_) => "schedule",
+                InvalidSchedule::TimeZone(_) => "timeZone",
+            };
+            InvalidSpec::Field(format!("spec.{field} {error}"))
+        })
     }
 }
 

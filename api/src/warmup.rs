@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// An order to cache part of a dataset on some nodes ahead of use, and to keep it
-/// there as long as the Warmup exists.
+/// An order to cache part of a dataset on some nodes ahead of use, and, unless it says
+/// otherwise, to keep it there as long as the Warmup exists.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "hearth.dev",
@@ -34,10 +34,11 @@ use std::collections::BTreeMap;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Complete\")].message",
         priority = 1
-    )
+    ),
+    // Of the Warmup and not of its spec, which is also the template of a CronWarmup, and that can be changed.
+    validation = Rule::new("self.spec.dataset == oldSelf.spec.dataset && self.spec.paths == oldSelf.spec.paths").message("dataset and paths cannot be changed: make another Warmup")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.dataset == oldSelf.dataset && self.paths == oldSelf.paths").message("dataset and paths cannot be changed: make another Warmup"))]
 pub struct WarmupSpec {
     /// What to cache.
     pub dataset: WarmupDataset,
@@ -61,6 +62,12 @@ pub struct WarmupSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
+    /// Whether it goes on once it is complete, for as long as it exists: what is given up is fetched
+    /// again, and so is what a new version brings. When false, what it cached stays while nothing
+    /// else needs the room. True when absent, and false in a CronWarmup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_warm: Option<bool>,
+
     /// Seconds from its start after which nothing more is fetched for it, done or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
@@ -77,18 +84,32 @@ pub struct WarmupSpec {
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 impl Warmup {
-    /// Whether nothing is to be fetched for it: it is suspended, or its deadline has passed.
+    /// Whether nothing is to be fetched for it: it is suspended, its deadline has passed, or it
+    /// is complete and that was all.
     pub fn is_stopped(&self) -> bool {
-        self.spec.suspend || self.has_missed_deadline()
+        self.spec.suspend || self.has_missed_deadline() || self.is_done()
+    }
+
+    /// Whether its status says of its present generation that all wanted nodes hold all of it.
+    pub fn is_complete(&self) -> bool {
+        self.says(|complete| complete.status == "True")
+    }
+
+    /// Whether it is complete, and does not go on for that.
+    pub fn is_done(&self) -> bool {
+        self.spec.keep_warm == Some(false) && self.is_complete()
     }
 
     /// Whether its status says so of its present generation: raising the deadline mends it.
     pub fn has_missed_deadline(&self) -> bool {
+        self.says(|complete| complete.reason == DEADLINE_EXCEEDED)
+    }
+
+    /// Whether its status says so in the condition Complete, of its present generation.
+    fn says(&self, what: impl Fn(&Condition) -> bool) -> bool {
         self.status.as_ref().is_some_and(|status| {
-            let missed = |condition: &Condition| {
-                condition.type_ == "Complete" && condition.reason == DEADLINE_EXCEEDED
-            };
-            status.observed_generation == self.metadata.generation && status.conditions.iter().any(missed)
+            status.observed_generation == self.metadata.generation
+                && status.conditions.iter().any(|condition| condition.type_ == "Complete" && what(condition))
         })
     }
 }
@@ -168,6 +189,11 @@ pub struct WarmupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
 
+    /// What keeps nodes from fetching all of it, at most five of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub troubles: Vec<WarmupTrouble>,
+
     /// Complete: all wanted nodes hold all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -184,4 +210,17 @@ pub struct NodeCounts {
     pub done: i64,
     /// Both, such as 2/3.
     pub summary: String,
+}
+
+/// What keeps one node from fetching all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmupTrouble {
+    /// The node.
+    pub node: String,
+    /// What it has to do with: NoSpace, Credentials, Origin, Changed (files that are not as they
+    /// were listed) or Store.
+    pub reason: String,
+    /// One sentence, with how many files and one of them where it is about files.
+    pub message: String,
 }

@@ -1,6 +1,6 @@
 //! Specs that no API server would let through are read or refused in one sentence.
 
-use hearth_api::{Dataset, DatasetSpec, Warmup, WarmupSpec};
+use hearth_api::{CronWarmup, CronWarmupSpec, Dataset, DatasetSpec, Warmup, WarmupSpec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -37,12 +37,14 @@ proptest! {
     #[test]
     fn any_json_is_a_spec_or_an_error(
         spec in any_json(),
-        field in prop::sample::select(vec!["origins", "files", "refresh", "cache", "shareWith", "dataset", "paths", "nodes"]),
+        field in prop::sample::select(vec!["origins", "files", "refresh", "cache", "shareWith", "dataset", "paths", "nodes", "schedule", "timeZone", "warmupTemplate"]),
     ) {
-        let with = json!({"origins": [{"uri": "s3://bucket"}], "dataset": {"name": "d"}, field: spec});
+        let with = json!({"origins": [{"uri": "s3://bucket"}], "dataset": {"name": "d"}, "schedule": "@daily",
+            "warmupTemplate": {"spec": {"dataset": {"name": "d"}}}, field: spec});
         for value in [&spec, &with] {
             let _ = serde_json::from_value::<DatasetSpec>(value.clone());
             let _ = serde_json::from_value::<WarmupSpec>(value.clone());
+            let _ = serde_json::from_value::<CronWarmupSpec>(value.clone());
         }
     }
 
@@ -51,6 +53,8 @@ proptest! {
         globs in prop::collection::vec(any_text(), 0..5),
         refresh in any_text(),
         quota in any_text(),
+        schedule in prop_oneof![any_text(), "([0-9*,/LW#?-]{1,5} ){4}[0-9*,/LW#?A-Z-]{1,5}"],
+        time_zone in prop::option::of(any_text()),
     ) {
         let spec: DatasetSpec = serde_json::from_value(json!({
             "origins": [{"uri": "s3://bucket"}], "refresh": refresh,
@@ -64,6 +68,10 @@ proptest! {
         ])?;
         let spec: WarmupSpec =
             serde_json::from_value(json!({"dataset": {"name": "d"}, "paths": globs})).unwrap();
-        check([Warmup::new("w", spec).selection().map(drop).map_err(|error| error.to_string())])?;
+        check([Warmup::new("w", spec.clone()).selection().map(drop).map_err(|error| error.to_string())])?;
+        let spec: CronWarmupSpec = serde_json::from_value(
+            json!({"schedule": schedule, "timeZone": time_zone, "warmupTemplate": {"spec": spec}}),
+        ).unwrap();
+        check([CronWarmup::new("c", spec).schedule().map(drop).map_err(|error| error.to_string())])?;
     }
 }

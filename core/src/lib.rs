@@ -7,6 +7,7 @@
 pub mod annotation;
 pub mod block;
 pub mod claim;
+pub mod cron;
 pub mod decide;
 pub mod evict;
 pub mod explain;

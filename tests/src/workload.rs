@@ -238,7 +238,7 @@ pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
 }
 
 /// Lays `over` onto `base`, map by map, so that a test changes single settings.
-pub(crate) fn overlay(base: &mut Value, over: &Value) {
+pub fn overlay(base: &mut Value, over: &Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {

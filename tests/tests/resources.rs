@@ -115,8 +115,46 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         }
     }
 
+    let template = json!({"spec": {"dataset": {"name": "images"}, "paths": ["train/**"]}});
+    let kept =
+        apply(&kube, "CronWarmup", json!({"schedule": "30 4 * * 1-5", "warmupTemplate": template})).await?;
+    assert_eq!(
+        ["concurrencyPolicy", "successfulWarmupsHistoryLimit", "failedWarmupsHistoryLimit"]
+            .map(|field| kept["spec"][field].clone()),
+        [json!("Forbid"), json!(3), json!(1)]
+    );
+    // What a Warmup may not, its template may.
+    let changed = json!({"spec": {"dataset": {"name": "another"}, "paths": []}});
+    apply(
+        &kube,
+        "CronWarmup",
+        json!({"schedule": "@hourly", "timeZone": "Asia/Tokyo", "warmupTemplate": changed}),
+    )
+    .await?;
+    for (spec, sentence) in [
+        (json!({"schedule": "* * * *"}), "schedule must be five fields"),
+        (json!({"schedule": "@sometimes"}), "schedule must be five fields"),
+        (json!({"timeZone": "UTC; rm"}), "timeZone must be a name"),
+        (json!({"concurrencyPolicy": "Maybe"}), "concurrencyPolicy"),
+        (json!({"startingDeadlineSeconds": 0}), "startingDeadlineSeconds"),
+        (json!({"successfulWarmupsHistoryLimit": -1}), "successfulWarmupsHistoryLimit"),
+        (json!({"warmupTemplate": {"spec": {}}}), "dataset"),
+        (json!({"warmupTemplate": {"spec": {"dataset": {"name": "images"}, "priority": 1001}}}), "priority"),
+    ] {
+        let mut all = json!({"schedule": "@hourly", "warmupTemplate": template});
+        for (key, value) in spec.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        match apply(&kube, "CronWarmup", all).await {
+            Ok(_) => bail!("accepted: {spec}"),
+            Err(e) => {
+                ensure!(format!("{e:#}").contains(sentence), "{spec} is refused without {sentence:?}: {e:#}")
+            }
+        }
+    }
+
     // What people type.
-    kube.kubectl(&["get", "hds,hwu", "-o", "wide"], "").await?;
+    kube.kubectl(&["get", "hds,hwu,hcw", "-o", "wide"], "").await?;
     kube.kubectl(&["get", "hearth"], "").await?;
     plane.stop();
     dir.remove();

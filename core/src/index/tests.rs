@@ -305,6 +305,7 @@ fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
     index.set_warmup(
         "w",
         WarmupFacts {
+            subject: "w".to_owned(),
             dataset: name(),
             selection: Selection::all(),
             node_selector: BTreeMap::new(),

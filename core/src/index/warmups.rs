@@ -11,6 +11,8 @@ use std::sync::Arc;
 /// What the API server says of a Warmup that is to be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarmupFacts {
+    /// By what its nodes are chosen: warm-ups of one subject choose the same ones.
+    pub subject: String,
     /// Which Dataset.
     pub dataset: DatasetName,
     /// Which part of it.
@@ -73,7 +75,7 @@ impl ClusterIndex {
             let Some(warmup) = self.warmups.get(&uid) else { continue };
             // Whoever was not among the first before is not among them now.
             let rivals = warmup.chosen.iter().map(|node| &**node).chain([name]);
-            let chosen = chosen(&uid, rivals, warmup.facts.replicas);
+            let chosen = chosen(&warmup.facts.subject, rivals, warmup.facts.replicas);
             self.put_choice(&uid, chosen);
         }
     }
@@ -85,7 +87,7 @@ impl ClusterIndex {
         let dataset = self.datasets.get(&warmup.facts.dataset);
         let allowed = self.nodes.iter().filter(|(_, node)| allows(&warmup.facts, dataset, node));
         let names = allowed.map(|(_, node)| &*node.name);
-        let chosen = chosen(uid, names, warmup.facts.replicas);
+        let chosen = chosen(&warmup.facts.subject, names, warmup.facts.replicas);
         self.put_choice(uid, chosen);
     }
 
@@ -104,8 +106,12 @@ impl ClusterIndex {
     }
 }
 
-fn chosen<'a>(uid: &str, names: impl Iterator<Item = &'a str>, replicas: Option<usize>) -> HashSet<Arc<str>> {
-    placement::choose(uid, names, replicas).into_iter().map(Arc::from).collect()
+fn chosen<'a>(
+    subject: &str,
+    names: impl Iterator<Item = &'a str>,
+    replicas: Option<usize>,
+) -> HashSet<Arc<str>> {
+    placement::choose(subject, names, replicas).into_iter().map(Arc::from).collect()
 }
 
 fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, node: &Node) -> bool {
@@ -145,6 +151,7 @@ mod tests {
 
     fn facts(replicas: Option<usize>, labelled: bool) -> WarmupFacts {
         WarmupFacts {
+            subject: "w".to_owned(),
             dataset: DatasetName::new("n", "d"),
             selection: Selection::all(),
             node_selector: selector(labelled),

@@ -1,11 +1,14 @@
 //! What only one replica does: it writes statuses, holds versions, keeps the datasets'
-//! claims and nudges kube-scheduler.
+//! claims, makes Warmups by schedule and nudges kube-scheduler.
 
 mod answer;
 mod claims;
+mod cron;
 mod dataset_status;
 mod holds;
 mod nudge;
+#[cfg(test)]
+mod testing;
 mod warmup_status;
 
 use crate::events::Recorder;
@@ -55,6 +58,7 @@ impl Duties {
                     () = self.statuses() => {}
                     () = self.holds() => {}
                     () = self.claims() => {}
+                    () = self.cron_warmups() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }

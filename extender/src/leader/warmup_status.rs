@@ -5,15 +5,19 @@
 
 use super::answer::{Answer, answer};
 use super::{Duties, apply_status};
-use hearth_api::{ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, set_condition};
+use hearth_api::{
+    ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, WarmupTrouble, set_condition,
+};
 use hearth_core::explain;
 use hearth_core::index::{TooSmall, WarmupProgress};
 use hearth_core::score;
+use hearth_core::wire::report::Trouble;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,6 +26,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Complete ones are looked at once in so many rounds: only a new version, a new
 /// node or an eviction changes them.
 const COMPLETE_EVERY: u32 = 10;
+/// Troubles that a status lists: as many as are read.
+const TROUBLES_SHOWN: usize = 5;
 /// The newest sample's share of the rate.
 const NEWEST: f64 = 0.3;
 
@@ -60,10 +66,19 @@ impl Duties {
             for warmup in warmups {
                 let uid = warmup.uid().unwrap_or_default();
                 if is_past_ttl(&warmup, Timestamp::now()) {
-                    self.delete_warmup(&warmup).await;
+                    match self.delete_warmup(&warmup).await {
+                        Ok(()) => tracing::info!(
+                            warmup = warmup.name_any(),
+                            "deleted: its time after its end has passed"
+                        ),
+                        Err(why) => tracing::warn!(
+                            warmup = warmup.name_any(),
+                            "it was not deleted after its end: {why}"
+                        ),
+                    }
                     continue;
                 }
-                if is_complete(&warmup) && !round.is_multiple_of(COMPLETE_EVERY) {
+                if warmup.is_done() || warmup.is_complete() && !round.is_multiple_of(COMPLETE_EVERY) {
                     continue;
                 }
                 let pace = self.warmup_status(&warmup, &uid, paces.get(&uid).copied()).await;
@@ -102,14 +117,13 @@ impl Duties {
     }
 
     /// Deletes the very Warmup that was seen, and no other of its name.
-    async fn delete_warmup(&self, warmup: &Warmup) {
+    pub(super) async fn delete_warmup(&self, warmup: &Warmup) -> Result<(), Answer> {
         let preconditions = Preconditions { uid: warmup.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match answer(self.warmups_of(warmup).delete(&warmup.name_any(), &params)).await {
-            Ok(_) => tracing::info!(warmup = warmup.name_any(), "deleted: its time after its end has passed"),
-            // Somebody else did, or made another one.
-            Err(Answer::Code(404 | 409, _)) => {}
-            Err(why) => tracing::warn!(warmup = warmup.name_any(), "it was not deleted after its end: {why}"),
+            // Or somebody else did, or made another one.
+            Ok(_) | Err(Answer::Code(404 | 409, _)) => Ok(()),
+            Err(why) => Err(why),
         }
     }
 
@@ -166,6 +180,7 @@ impl Stop {
             eta: None,
             started_at,
             finished_at,
+            troubles: Vec::new(),
             conditions,
             ..before
         }
@@ -174,17 +189,19 @@ impl Stop {
 
 /// Whether it is to be deleted: it has ended, well or not, and the time after that is over.
 fn is_past_ttl(warmup: &Warmup, now: Timestamp) -> bool {
-    let status = warmup.status.as_ref().filter(|_| is_complete(warmup) || warmup.has_missed_deadline());
+    let status = warmup.status.as_ref().filter(|_| warmup.is_complete() || warmup.has_missed_deadline());
     let finished = status.and_then(|status| status.finished_at.as_ref());
     let ttl = warmup.spec.ttl_seconds_after_finished;
     finished.zip(ttl).is_some_and(|(finished, seconds)| now.duration_since(finished.0).as_secs() >= seconds)
 }
 
-fn is_complete(warmup: &Warmup) -> bool {
-    let conditions = warmup.status.iter().flat_map(|status| &status.conditions);
-    let current = warmup.status.as_ref().is_some_and(|s| s.observed_generation == warmup.metadata.generation);
-    current
-        && conditions.into_iter().any(|condition| condition.type_ == "Complete" && condition.status == "True")
+fn trouble((node, trouble): &(Arc<str>, Trouble)) -> WarmupTrouble {
+    WarmupTrouble {
+        node: node.to_string(),
+        // The names of the kinds are CamelCase words, as reasons are.
+        reason: format!("{:?}", trouble.kind),
+        message: trouble.message.clone(),
+    }
 }
 
 /// Told at once, since no wait helps.
@@ -249,6 +266,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         eta: moving.then(|| explain::duration(missing as f64 / per_second)),
         started_at: before.started_at.or(Some(Time(now))),
         finished_at: finished_at.or(complete.then_some(Time(now))),
+        troubles: progress.troubles.iter().filter(|_| !complete).take(TROUBLES_SHOWN).map(trouble).collect(),
         conditions,
     }
 }
@@ -257,6 +275,8 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
 mod tests {
     use super::*;
     use hearth_api::WarmupSpec;
+    use hearth_core::manifest::ManifestHash;
+    use hearth_core::wire::report::TroubleKind;
 
     fn warmup() -> Warmup {
         let spec: WarmupSpec = serde_json::from_value(serde_json::json!({"dataset": {"name": "d"}})).unwrap();
@@ -302,6 +322,25 @@ mod tests {
         assert_eq!(status_of(&warmup(), &stuck, 0.0, Timestamp::now()).conditions[0].reason, "CannotStart");
         let nowhere = WarmupProgress::default();
         assert_eq!(status_of(&warmup(), &nowhere, 0.0, Timestamp::now()).conditions[0].reason, "NoNodes");
+        let mut failing = progress(0);
+        failing.troubles = (0..9)
+            .map(|node| {
+                let (kind, message) =
+                    (TroubleKind::Changed, "2 objects are not as they were listed".to_owned());
+                let trouble =
+                    Trouble { dataset: "n/d".into(), manifest: ManifestHash([1; 32]), kind, message };
+                (Arc::from(format!("node-{node}")), trouble)
+            })
+            .collect();
+        let status = status_of(&warmup(), &failing, 0.0, Timestamp::now());
+        assert_eq!(
+            (status.conditions[0].reason.as_str(), status.troubles.len()),
+            ("FetchTrouble", TROUBLES_SHOWN)
+        );
+        assert_eq!(
+            (status.troubles[0].node.as_str(), status.troubles[0].reason.as_str()),
+            ("node-0", "Changed")
+        );
         let too_small = |nodes| {
             let too_small = TooSmall { node: "n1".into(), capacity: 10_000, asked: 2_500_000, nodes };
             let progress = WarmupProgress { too_small: Some(too_small), ..progress(0) };

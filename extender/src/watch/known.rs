@@ -1,6 +1,7 @@
 //! The few objects that are kept as they are: those whose status the leader writes, the
 //! pods that wait for a warm node, and those that need a version held.
 
+use super::runs::Runs;
 use hearth_api::{Dataset, Warmup};
 use hearth_core::pod::{Demand, PodFacts};
 use parking_lot::RwLock;
@@ -14,6 +15,9 @@ pub struct Known {
     datasets: RwLock<HashMap<String, Arc<Dataset>>>,
     dataset_changes: watch::Sender<()>,
     warmups: RwLock<HashMap<String, Arc<Warmup>>>,
+    runs: RwLock<Runs>,
+    /// Told when a Warmup of a CronWarmup comes, changes or goes.
+    run_changes: Notify,
     waiting: RwLock<HashMap<String, WaitingPod>>,
     holding: RwLock<HashMap<String, HoldingPod>>,
     /// Told when holds may have to be others.
@@ -56,6 +60,21 @@ impl Known {
         self.warmups.read().values().cloned().collect()
     }
 
+    /// The Warmups that the CronWarmup with this UID has made.
+    pub fn runs_of(&self, owner: &str) -> Vec<Arc<Warmup>> {
+        self.runs.read().of(owner)
+    }
+
+    /// A number that is another after those have changed.
+    pub fn change_of_runs(&self, owner: &str) -> u64 {
+        self.runs.read().change_of(owner)
+    }
+
+    /// Resolves when the Warmups of any CronWarmup have changed since it last did.
+    pub async fn runs_changed(&self) {
+        self.run_changes.notified().await;
+    }
+
     /// The pods that wait, by UID.
     pub fn waiting(&self) -> Vec<(String, WaitingPod)> {
         self.waiting.read().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect()
@@ -89,11 +108,25 @@ impl Known {
 
     /// Returns what was known of it before.
     pub(super) fn set_warmup(&self, uid: String, warmup: Warmup) -> Option<Arc<Warmup>> {
-        self.warmups.write().insert(uid, Arc::new(warmup))
+        let warmup = Arc::new(warmup);
+        let before = self.warmups.write().insert(uid, warmup.clone());
+        self.change_runs(before.as_deref(), Some(&warmup));
+        before
     }
 
     pub(super) fn remove_warmups(&self, gone: impl Fn(&str) -> bool) -> Vec<Arc<Warmup>> {
-        remove(&mut self.warmups.write(), gone)
+        let gone = remove(&mut self.warmups.write(), gone);
+        gone.iter().for_each(|warmup| self.change_runs(Some(warmup), None));
+        gone
+    }
+
+    fn change_runs(&self, before: Option<&Warmup>, after: Option<&Arc<Warmup>>) {
+        let mut runs = self.runs.write();
+        let was = before.is_some_and(|before| runs.remove(before));
+        let is = after.is_some_and(|after| runs.set(after));
+        if was || is {
+            self.run_changes.notify_one();
+        }
     }
 
     pub(super) fn set_waiting(&self, uid: &str, pod: Option<WaitingPod>) {

@@ -6,11 +6,14 @@ mod follow;
 mod known;
 mod nodes;
 mod pods;
+mod runs;
 mod warmups;
 
 pub(crate) use datasets::{current_of, held_of, name_of};
 pub(crate) use follow::{Follower, follow};
 pub use known::{HoldingPod, Known, WaitingPod};
+#[cfg(test)]
+pub(crate) use runs::owner_of;
 
 use crate::events::Recorder;
 use crate::state::State;

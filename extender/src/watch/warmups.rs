@@ -2,6 +2,7 @@
 
 use super::follow::Follower;
 use super::known::Known;
+use super::runs::owner_of;
 use crate::state::State;
 use hearth_api::{InvalidSpec, Warmup};
 use hearth_core::index::{DatasetName, WarmupFacts};
@@ -61,7 +62,10 @@ impl Follower<Warmup> for Warmups {
 
 fn facts_of(warmup: &Warmup) -> Result<WarmupFacts, InvalidSpec> {
     let nodes = warmup.spec.nodes.clone().unwrap_or_default();
+    // Those of one CronWarmup warm the same nodes, one after the other.
+    let subject = owner_of(warmup).map_or_else(|| warmup.uid().unwrap_or_default(), str::to_owned);
     Ok(WarmupFacts {
+        subject,
         dataset: DatasetName::new(warmup.namespace().unwrap_or_default(), warmup.spec.dataset.name.clone()),
         selection: warmup.selection()?,
         node_selector: nodes.node_selector,
@@ -117,6 +121,16 @@ mod tests {
         late.spec.suspend = true;
         warmups.apply(late);
         assert!(!carried_out());
+        let mut done = warmup(&[]);
+        done.status = serde_json::from_value(serde_json::json!({"observedGeneration": 1, "conditions": [
+            {"type": "Complete", "status": "True", "reason": "Complete", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        ]}))
+        .unwrap();
+        warmups.apply(done.clone());
+        assert!(carried_out(), "it is kept warm");
+        done.spec.keep_warm = Some(false);
+        warmups.apply(done);
+        assert!(!carried_out(), "that was all");
         warmups.apply(warmup(&[]));
         assert!(carried_out());
         warmups.retain(&HashSet::new());

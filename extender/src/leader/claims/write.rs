@@ -121,30 +121,13 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::{self, Answers};
     use super::*;
     use hearth_core::index::DatasetName;
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::{Value, json};
-    use std::convert::Infallible;
 
     /// What becomes of an action when the API server answers the methods so.
-    async fn outcome(
-        action: Action,
-        answers: &'static [(&'static str, u16, &'static str)],
-    ) -> Result<(), Trouble> {
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let found = answers.iter().find(|(method, ..)| request.method().as_str() == *method);
-            let (_, code, body) = found.copied().unwrap_or(("", 500, "{}"));
-            let body: Value = match code {
-                200 | 201 => serde_json::from_str(body).unwrap(),
-                code => json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "message": body, "reason": if code == 404 { "NotFound" } else { "" }, "code": code}),
-            };
-            let body = Body::from(body.to_string().into_bytes());
-            std::future::ready(Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap()))
-        });
-        carry_out(&kube::Client::new(service, "n"), &action).await
+    async fn outcome(action: Action, answers: Answers) -> Result<(), Trouble> {
+        carry_out(&testing::client(answers), &action).await
     }
 
     fn place() -> Place {
