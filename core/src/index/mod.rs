@@ -78,6 +78,10 @@ pub struct ClusterIndex {
     pods: HashMap<String, BoundPod>,
     pods_by_node: HashMap<Arc<str>, HashSet<String>>,
     warmups: HashMap<String, Warmup>,
+    /// UIDs of the Warmups that have chosen a node.
+    warmups_by_node: HashMap<Arc<str>, HashSet<String>>,
+    /// Nodes that have said that they cannot fetch something.
+    troubled: HashSet<NodeId>,
     fetching: Fetching,
     /// Worked out ahead, the oldest first.
     foreseen: Vec<Succession>,
@@ -98,6 +102,8 @@ impl ClusterIndex {
             pods: HashMap::new(),
             pods_by_node: HashMap::new(),
             warmups: HashMap::new(),
+            warmups_by_node: HashMap::new(),
+            troubled: HashSet::new(),
             fetching: Fetching::default(),
             foreseen: Vec::new(),
             preparations: 0,
@@ -122,6 +128,7 @@ impl ClusterIndex {
     /// The node is gone: what it held is, too.
     pub fn remove_node(&mut self, name: &str) {
         let Some(id) = self.nodes.remove(name) else { return };
+        self.troubled.remove(&id);
         for version in self.versions.values_mut() {
             version.forget(id);
         }
@@ -191,6 +198,11 @@ impl ClusterIndex {
     /// Those of [`Self::missing_manifests`] that `node` has reported to know.
     pub fn missing_manifests_of(&self, node: &str) -> Vec<ManifestHash> {
         let Some(id) = self.nodes.id(node) else { return Vec::new() };
+        let reported = self.nodes.get(id).into_iter().flat_map(|node| node.reported.keys());
+        // Asked with every report, and nearly always there is nothing: not a reason to look at every Dataset.
+        if !reported.into_iter().any(|hash| self.lacks_manifest(hash)) {
+            return Vec::new();
+        }
         let mut missing = self.missing_manifests();
         missing.retain(|hash| self.versions.get(hash).is_some_and(|version| version.reported_by(id)));
         missing

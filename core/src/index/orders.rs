@@ -8,6 +8,7 @@ use crate::manifest::ManifestHash;
 use crate::selection::Selection;
 use crate::wire::report::{Adoption, Orders, POD_PRIORITY, PodVersion, Want};
 use hashbrown::{HashMap, HashSet};
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 /// A version that a node has reported for less than this, milliseconds, is never retired.
@@ -63,7 +64,8 @@ impl ClusterIndex {
                 }
             }
         }
-        for warmup in self.warmups.values().filter(|warmup| warmup.chosen.contains(node)) {
+        let chosen_by = self.warmups_by_node.get(node).into_iter().flatten();
+        for warmup in chosen_by.filter_map(|uid| self.warmups.get(uid)) {
             if let Some(dataset) = self.datasets.get(&warmup.facts.dataset)
                 && let Some(current) = dataset.facts.manifest
             {
@@ -94,14 +96,18 @@ impl ClusterIndex {
         let node = self.nodes.by_name(node).filter(|_| self.datasets_synced)?;
         let (adopt, retire) = (&mut orders.adopt, &mut orders.retire);
         let mut until: Option<Millis> = None;
-        let current: HashSet<ManifestHash> =
-            self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect();
-        let held: HashSet<ManifestHash> = self.held_versions().collect();
-        for (hash, reported) in node.reported.iter().filter(|(hash, _)| !current.contains(*hash)) {
+        // Nearly all that a node has is current: not a reason to look at every Dataset.
+        let current = LazyCell::new(|| -> HashSet<ManifestHash> {
+            self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect()
+        });
+        let held = LazyCell::new(|| -> HashSet<ManifestHash> { self.held_versions().collect() });
+        for (hash, reported) in &node.reported {
             let newer = DatasetName::parse(&reported.dataset)
                 .and_then(|name| self.datasets.get(&name))
                 .and_then(|dataset| dataset.facts.manifest);
             match newer {
+                // It is current, of this dataset or of another with the same content.
+                _ if newer == Some(*hash) || current.contains(hash) => {}
                 // Forgetting first would throw away what the newer one inherits.
                 Some(newer) if !node.reported.contains_key(&newer) => {
                     adopt.push(Adoption { manifest: newer, dataset: reported.dataset.clone() });

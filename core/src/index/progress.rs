@@ -88,18 +88,23 @@ impl ClusterIndex {
         let version = self.versions.get(&hash)?;
         let counted = version.counted(&Selection::all())?;
         let mut warmth = DatasetWarmth { bytes: counted.selected.bytes, ..DatasetWarmth::default() };
-        for (id, node) in self.nodes.iter().filter(|(_, node)| self.is_live(node, now)) {
+        let live = |id| self.nodes.get(id).filter(|node| self.is_live(node, now));
+        // Not every node: of thousands, few have heard of it.
+        for (id, _) in version.holders().filter(|(id, _)| live(*id).is_some()) {
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
             warmth.whole += usize::from(held == counted.selected.bytes && version.reported_by(id));
             warmth.some += usize::from(held > 0);
             warmth.most = warmth.most.max(held);
+        }
+        for node in self.troubled.iter().filter_map(|id| live(*id)) {
             let troubles = node.session.iter().flat_map(|session| &session.status.troubles);
             for trouble in troubles.filter(|trouble| trouble.manifest == hash) {
-                if warmth.troubles.len() < TROUBLES_SHOWN {
-                    warmth.troubles.push((node.name.clone(), trouble.clone()));
-                }
+                warmth.troubles.push((node.name.clone(), trouble.clone()));
             }
         }
+        // The same ones each time, or a status would change with a hash map's mood.
+        warmth.troubles.sort_by(|a, b| a.0.cmp(&b.0));
+        warmth.troubles.truncate(TROUBLES_SHOWN);
         Some(warmth)
     }
 
@@ -161,7 +166,24 @@ impl ClusterIndex {
                 progress.files_done += files;
             }
         }
+        progress.troubles.sort_by(|a, b| a.0.cmp(&b.0));
         Some(progress)
+    }
+
+    /// How many nodes the warm-up `uid` has chosen, and how many bytes they hold, when each of them
+    /// holds all of it: as [`Self::warmup_progress`] would say, for next to nothing.
+    pub fn warmup_done(&self, now: Millis, uid: &str) -> Option<(usize, u64)> {
+        let warmup = self.warmups.get(uid)?;
+        let hash = self.datasets.get(&warmup.facts.dataset)?.facts.manifest?;
+        let version = self.versions.get(&hash)?;
+        let counted = version.counted(&warmup.facts.selection)?;
+        let selected = &counted.selected;
+        let holds = |(id, _): (NodeId, _)| {
+            counted.by_node.get(&id).copied().unwrap_or(0) == selected.bytes && version.reported_by(id)
+        };
+        let all = warmup.chosen.iter().all(|name| self.live(name, now).is_some_and(holds));
+        let nodes = warmup.chosen.len();
+        (all && nodes > 0 && selected.files > 0).then_some((nodes, selected.bytes * nodes as u64))
     }
 
     /// What `node` lacks of the warm-up `uid`.

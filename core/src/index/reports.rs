@@ -1,7 +1,7 @@
 //! Applies agents' reports.
 
 use super::node::{Reported, Session};
-use super::{ClusterIndex, Millis};
+use super::{ClusterIndex, Millis, NodeId};
 use crate::wire::report::{Change, Inventory, Report, Speaker, Verdict};
 
 impl ClusterIndex {
@@ -18,6 +18,7 @@ impl ClusterIndex {
                         return resync("the report is of an earlier start of this agent");
                     }
                 }
+                let is_troubled = !status.troubles.is_empty();
                 node.session = Some(Session { speaker, sequence, heard: now, status });
                 node.orders = None;
                 let before = std::mem::take(&mut node.reported);
@@ -30,6 +31,7 @@ impl ClusterIndex {
                     before.into_keys().filter(|hash| !node.reported.contains_key(hash)).collect();
                 let name = node.name.clone();
                 let Some(id) = self.nodes.id(&name) else { return Verdict::Applied };
+                self.note_troubles(id, is_troubled);
                 for hash in &gone {
                     if let Some(version) = self.versions.get_mut(hash) {
                         version.forget(id);
@@ -54,12 +56,14 @@ impl ClusterIndex {
                 }
                 session.sequence = sequence;
                 session.heard = now;
+                let is_troubled = !status.troubles.is_empty();
                 if session.status.troubles != status.troubles {
                     session.status = status;
                     self.nodes.invalidate_orders(&speaker.node);
                 } else {
                     session.status = status;
                 }
+                self.note_troubles(id, is_troubled);
                 for change in changes {
                     self.apply_change(now, &speaker, change);
                 }
@@ -67,6 +71,13 @@ impl ClusterIndex {
         }
         // Whoever reports is here, whatever a watch has seen of it so far.
         Verdict::Applied
+    }
+
+    fn note_troubles(&mut self, node: NodeId, is_troubled: bool) {
+        match is_troubled {
+            true => self.troubled.insert(node),
+            false => self.troubled.remove(&node),
+        };
     }
 
     fn apply_change(&mut self, now: Millis, speaker: &Speaker, change: Change) {

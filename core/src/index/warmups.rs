@@ -97,10 +97,17 @@ impl ClusterIndex {
         for node in warmup.chosen.difference(&chosen) {
             self.fetching.remove(dataset, selection, node);
             self.nodes.invalidate_orders(node);
+            if let Some(uids) = self.warmups_by_node.get_mut(node) {
+                uids.remove(uid);
+                if uids.is_empty() {
+                    self.warmups_by_node.remove(node);
+                }
+            }
         }
         for node in chosen.difference(&warmup.chosen) {
             self.fetching.add(dataset.clone(), selection, node);
             self.nodes.invalidate_orders(node);
+            self.warmups_by_node.entry(node.clone()).or_default().insert(uid.to_owned());
         }
         warmup.chosen = chosen;
     }
@@ -194,6 +201,9 @@ mod tests {
                         let node = node.to_string();
                         let fetches = index.warmups.values().any(|warmup| warmup.chosen.contains(node.as_str()));
                         let counted = index.fetching.nodes(&name, &Selection::all());
+                        let uids = index.warmups_by_node.get(node.as_str());
+                        let of_node = index.warmups.iter().filter(|(_, warmup)| warmup.chosen.contains(node.as_str()));
+                        prop_assert_eq!(of_node.count(), uids.map_or(0, HashSet::len));
                         prop_assert_eq!(fetches, counted.contains(&Arc::from(node)));
                     }
                 }

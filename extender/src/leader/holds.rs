@@ -56,6 +56,10 @@ impl Duties {
         let uids: HashSet<String> = datasets.iter().filter_map(|dataset| dataset.uid()).collect();
         memory.retain(|uid, _| uids.contains(uid));
         for dataset in datasets {
+            // Nearly all, where there are thousands.
+            if needs.is_empty() && dataset.status.as_ref().is_none_or(|status| status.held.is_empty()) {
+                continue;
+            }
             let needs = needs.remove(&name_of(&dataset)).unwrap_or_default();
             let remembered = memory.entry(dataset.uid().unwrap_or_default()).or_default();
             self.hold_of(&dataset, &needs, remembered).await;

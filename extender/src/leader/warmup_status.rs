@@ -81,12 +81,28 @@ impl Duties {
                 if warmup.is_done() || warmup.is_complete() && !round.is_multiple_of(COMPLETE_EVERY) {
                     continue;
                 }
+                if self.is_still_complete(&warmup, &uid) {
+                    continue;
+                }
                 let pace = self.warmup_status(&warmup, &uid, paces.get(&uid).copied()).await;
                 next.extend(pace.map(|pace| (uid, pace)));
             }
             paces = next;
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// Whether its status says that it is complete, and nothing has changed that.
+    fn is_still_complete(&self, warmup: &Warmup, uid: &str) -> bool {
+        let Some(status) = warmup.status.as_ref().filter(|_| warmup.is_complete() && !warmup.spec.suspend)
+        else {
+            return false;
+        };
+        let now = self.state.now().monotonic;
+        self.state.read(|index| index.warmup_done(now, uid)).is_some_and(|(nodes, bytes)| {
+            status.nodes.as_ref().is_some_and(|counts| usize::try_from(counts.wanted) == Ok(nodes))
+                && status.bytes_total.and_then(|total| u64::try_from(total).ok()) == Some(bytes)
+        })
     }
 
     async fn warmup_status(&self, warmup: &Warmup, uid: &str, before: Option<Pace>) -> Option<Pace> {
