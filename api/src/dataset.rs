@@ -127,6 +127,41 @@ pub struct OriginOptions {
     #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#]+/?$')").message("endpoint must be http(s)://HOST[:PORT]"))]
     pub endpoint: Option<String>,
 
+    /// Longest time that the store may send nothing, such as 30s, from 1s to 10m; that of the
+    /// agents' configuration when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(s|m))+$') && duration(self) >= duration('1s') && duration(self) <= duration('10m')").message("timeout must be a duration from 1s to 10m, such as 30s"))]
+    pub timeout: Option<String>,
+
+    /// Requests that each node has under way at one time at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub concurrency: Option<i32>,
+
+    /// Requests that each node makes in a second at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub requests_per_second: Option<i32>,
+
+    /// Bytes that each node takes in a second at most, such as 100Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("bytesPerSecond must be a positive quantity of bytes, such as 100Mi"))]
+    pub bytes_per_second: Option<String>,
+
+    /// URL of a proxy for all requests; that of the agents' environment when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@]+/?$')").message("proxy must be http(s)://HOST[:PORT]"))]
+    pub proxy: Option<String>,
+
+    /// PEM of authorities to trust besides those that the agents trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE-----')").message("caBundle must be PEM of certificates"))]
+    pub ca_bundle: Option<String>,
+
     /// Region that requests are signed for; us-east-1 when absent, which most
     /// compatible stores accept.
     #[serde(default, skip_serializing_if = "Option::is_none")]

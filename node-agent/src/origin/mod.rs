@@ -36,7 +36,7 @@ use identity::{Identities, PlatformIdentity};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use web::{Dialect, Web};
+use web::{Budgets, Clients, Connection, Dialect, Limits, Web};
 
 /// Takes what an origin lists.
 pub trait Sink: Send {
@@ -93,7 +93,8 @@ pub trait Origin: Send + Sync + fmt::Debug {
 /// Opens origins: all that their providers share.
 #[derive(Debug)]
 pub struct Origins {
-    http: reqwest::Client,
+    clients: Clients,
+    budgets: Budgets,
     roots: AllowedRoots,
     hosts: AllowedHosts,
     threads: file::Threads,
@@ -113,7 +114,8 @@ impl Origins {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            http: web::client(config)?,
+            clients: Clients::new(config)?,
+            budgets: Budgets::default(),
             roots,
             hosts,
             threads: file::Threads::default(),
@@ -143,25 +145,25 @@ impl Origins {
                 let place = s3::Place::new(&bucket.name, bucket.prefix, spec.options.as_ref())?;
                 let credentials = s3::Credentials::choose(identities)?;
                 credentials.get().await?;
-                Ok(self.web(s3::S3::new(place, credentials)))
+                self.web(spec, s3::S3::new(place, credentials))
             }
             Address::Gs(Bucket { name, prefix, endpoint }) => {
                 let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
                 let credentials = gs::Credentials::choose(identities)?;
                 credentials.get().await?;
-                Ok(self.web(gs::Gs::new(place, credentials)))
+                self.web(spec, gs::Gs::new(place, credentials))
             }
             Address::Az { container: Bucket { name, prefix, endpoint }, account } => {
                 let credentials = az::Credentials::choose(identities, &account)?;
                 let place = az::Place::new(account, name, prefix, endpoint.as_deref())?;
                 credentials.get().await?;
-                Ok(self.web(az::Az::new(place, credentials)))
+                self.web(spec, az::Az::new(place, credentials))
             }
             Address::Site(place) => {
                 self.hosts.check(place.folder())?;
                 let credentials = site::Credentials::choose(identities);
                 credentials.get().await?;
-                Ok(self.web(site::Site::new(place, credentials)))
+                self.web(spec, site::Site::new(place, credentials))
             }
             Address::File { directory } => Ok(Arc::new(
                 file::FileOrigin::open(&self.roots, directory, self.threads.clone(), self.metrics.clone())
@@ -170,10 +172,13 @@ impl Origins {
         }
     }
 
-    fn web<D: Dialect>(&self, dialect: D) -> Arc<dyn Origin>
+    fn web<D: Dialect>(&self, spec: &hearth_api::Origin, dialect: D) -> Result<Arc<dyn Origin>, OriginError>
     where
         Web<D>: Origin,
     {
-        Arc::new(Web::new(self.http.clone(), dialect, self.retries.clone(), self.metrics.clone()))
+        let options = spec.options.as_ref();
+        let client = self.clients.of(Connection::of(options)?)?;
+        let budget = self.budgets.of(Address::of(spec)?.uri(), Limits::of(options)?);
+        Ok(Arc::new(Web::new(client, dialect, budget, self.retries.clone(), self.metrics.clone())))
     }
 }

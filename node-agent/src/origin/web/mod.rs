@@ -2,8 +2,10 @@
 //! and how what comes is held to what was wanted.
 
 mod answer;
+mod budget;
 mod check;
 mod client;
+mod connection;
 mod endpoint;
 mod pages;
 pub(super) mod percent;
@@ -11,13 +13,16 @@ pub(super) mod percent;
 #[cfg(test)]
 pub(super) use answer::tests::refusal;
 pub(super) use answer::{Meaning, Refusal};
+pub(super) use budget::{Budget, Budgets};
 pub(super) use check::{condition, quoted, same};
-pub(super) use client::client;
+pub(super) use client::Clients;
+pub(super) use connection::{Connection, Limits};
 pub(super) use endpoint::Endpoint;
 pub(super) use pages::{Pages, Taken, below, unreadable};
 
 use super::{ByteStream, OriginError, Retries, Wanted};
 use crate::metrics::Metrics;
+use bytes::Bytes;
 use futures::StreamExt;
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -79,6 +84,7 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync + 'static {
 pub(super) struct Web<D> {
     http: reqwest::Client,
     pub(super) dialect: D,
+    budget: Arc<Budget>,
     pub(super) retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
@@ -87,10 +93,11 @@ impl<D: Dialect> Web<D> {
     pub(super) fn new(
         http: reqwest::Client,
         dialect: D,
+        budget: Arc<Budget>,
         retries: Arc<Retries>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { http, dialect, retries, metrics }
+        Self { http, dialect, budget, retries, metrics }
     }
 
     /// Sends a request once, and turns every answer but a success into an error.
@@ -128,6 +135,7 @@ impl<D: Dialect> Web<D> {
         let url = request.uri().to_string().parse().map_err(|e| malformed(&e))?;
         let mut signed = reqwest::Request::new(operation.method(), url);
         *signed.headers_mut() = std::mem::take(request.headers_mut());
+        self.budget.request().await;
         let response = self.http.execute(signed).await.map_err(|error| self.unavailable(error))?;
         if response.status().is_success() {
             return Ok(response);
@@ -158,6 +166,7 @@ impl<D: Dialect> Web<D> {
     /// A page of a listing, of at most `longest` bytes; what may succeed is tried again.
     pub(super) async fn page(&self, longest: usize, url: &str) -> Result<Vec<u8>, OriginError> {
         let ask = || async {
+            let _turn = self.budget.turn().await;
             let mut response = self.send(Operation::List, url, &[]).await?;
             self.body(&mut response, longest).await
         };
@@ -203,6 +212,7 @@ impl<D: Dialect> Web<D> {
             let last = wanted.range.end - 1;
             headers.push((http::header::RANGE, format!("bytes={}-{last}", wanted.range.start)));
         }
+        let turn = self.budget.turn().await;
         let response = self.send(Operation::Get, url, &headers).await?;
         let name = self.dialect.name();
         let shown = self.dialect.shown(wanted.key);
@@ -211,10 +221,15 @@ impl<D: Dialect> Web<D> {
         }
         check::extent(&name, &shown, wanted, whole, &response)?;
         let bytes = self.metrics.origin_bytes.with_label_values(&[D::SCHEME]);
-        let stream = response.bytes_stream().map(move |chunk| {
-            let chunk = chunk.map_err(|error| answer::unavailable(&name, error))?;
-            bytes.inc_by(chunk.len() as u64);
-            Ok(chunk)
+        let budget = self.budget.clone();
+        let stream = response.bytes_stream().then(move |chunk| {
+            let chunk = chunk.map_err(|error| answer::unavailable(&name, error));
+            bytes.inc_by(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+            let (budget, _) = (budget.clone(), &turn);
+            async move {
+                budget.came(chunk.as_ref().map_or(0, Bytes::len)).await;
+                chunk
+            }
         });
         Ok(stream.boxed())
     }

@@ -1,0 +1,131 @@
+//! Keeps what this node asks of an origin within what its Dataset allows.
+
+use super::connection::Limits;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Weak};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that are waited for at one time: small enough that streams take turns.
+const SLICE: u32 = 64 << 10;
+
+/// The right to one of the requests that may be under way; ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What may still be asked of one origin.
+pub(in crate::origin) struct Budget {
+    at_once: Option<Arc<Semaphore>>,
+    requests: Option<DefaultDirectRateLimiter>,
+    bytes: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
+}
+
+impl Budget {
+    fn new(limits: Limits) -> Self {
+        let per_second = |rate: NonZeroU32, burst: NonZeroU32| {
+            RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
+        };
+        Self {
+            at_once: limits.at_once.map(|count| Arc::new(Semaphore::new(count.get() as usize))),
+            requests: limits.requests_per_second.map(|rate| per_second(rate, NonZeroU32::MIN)),
+            bytes: limits.bytes_per_second.map(|rate| {
+                let slice = NonZeroU32::new(SLICE).unwrap_or(NonZeroU32::MIN).min(rate);
+                (per_second(rate, slice), slice)
+            }),
+        }
+    }
+
+    /// Waits until one more request may be under way.
+    pub(super) async fn turn(&self) -> Turn {
+        let permit = match &self.at_once {
+            Some(at_once) => at_once.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn { _permit: permit }
+    }
+
+    /// Waits until one more request may be sent.
+    pub(super) async fn request(&self) {
+        if let Some(requests) = &self.requests {
+            requests.until_ready().await;
+        }
+    }
+
+    /// Waits until bytes that have come would have come at the rate that is allowed.
+    pub(super) async fn came(&self, bytes: usize) {
+        let Some((limiter, slice)) = &self.bytes else { return };
+        let mut left = bytes;
+        while let Some(next) = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX).min(slice.get())) {
+            // A slice is never more than the burst.
+            if limiter.until_n_ready(next).await.is_err() {
+                return;
+            }
+            left -= next.get() as usize;
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Budget(…)")
+    }
+}
+
+/// The budgets in use, by the origin's canonical URI and what is allowed: all that read one origin
+/// under the same limits share them.
+#[derive(Debug, Default)]
+pub(in crate::origin) struct Budgets {
+    known: Mutex<HashMap<(String, Limits), Weak<Budget>>>,
+}
+
+impl Budgets {
+    pub(in crate::origin) fn of(&self, uri: String, limits: Limits) -> Arc<Budget> {
+        let mut known = self.known.lock();
+        known.retain(|_, budget| budget.strong_count() > 0);
+        let entry = known.entry((uri, limits)).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let budget = Arc::new(Budget::new(limits));
+            *entry = Arc::downgrade(&budget);
+            budget
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn who_shares_an_origin_shares_its_budget() {
+        let budgets = Budgets::default();
+        let limits = Limits { at_once: NonZeroU32::new(2), ..Limits::default() };
+        let (a, b) = (budgets.of("s3://a".into(), limits), budgets.of("s3://a".into(), limits));
+        let (first, _second) = (a.turn().await, b.turn().await);
+        assert!(a.turn().now_or_never().is_none());
+        assert!(budgets.of("s3://b".into(), limits).turn().now_or_never().is_some());
+        drop(first);
+        assert!(b.turn().now_or_never().is_some());
+        assert!(budgets.of("s3://a".into(), Limits::default()).turn().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn more_than_is_allowed_waits() {
+        let limits = Limits {
+            requests_per_second: NonZeroU32::new(1),
+            bytes_per_second: NonZeroU32::new(1),
+            ..Limits::default()
+        };
+        let budget = Budget::new(limits);
+        assert!(budget.request().now_or_never().is_some());
+        assert!(budget.request().now_or_never().is_none());
+        assert!(budget.came(1).now_or_never().is_some());
+        assert!(budget.came(2).now_or_never().is_none());
+        assert!(Budget::new(Limits::default()).came(usize::MAX).now_or_never().is_some());
+    }
+}
