@@ -108,7 +108,7 @@ mod tests {
         .unwrap();
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let mut warmup = warmup_of(&cron, at("2026-11-27T00:00:00Z"));
-        assert_eq!(warmup.name_any(), "nightly-29929440");
+        assert_eq!(warmup.name_any(), "nightly-29928960");
         assert_eq!(
             (warmup.labels()["team"].as_str(), warmup.annotations()["note"].as_str()),
             ("vision", "x")
