@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions as they stand in `manifests/base/crds/`.
 
-use crate::{CronWarmup, Dataset, Warmup};
+use crate::{CronWarmup, Dataset, Eviction, Warmup};
 use kube::CustomResourceExt;
 
 /// File names and contents of the generated definitions.
@@ -10,6 +10,7 @@ pub fn files() -> Result<Vec<(&'static str, String)>, serde_yaml_ng::Error> {
     let yaml = |crd| serde_yaml_ng::to_string(&crd).map(|yaml| format!("{HEAD}{yaml}"));
     Ok(vec![
         ("datasets.yaml", yaml(Dataset::crd())?),
+        ("evictions.yaml", yaml(Eviction::crd())?),
         ("warmups.yaml", yaml(Warmup::crd())?),
         ("cronwarmups.yaml", yaml(CronWarmup::crd())?),
     ])

@@ -12,6 +12,7 @@ mod conditions;
 pub mod crds;
 mod cron_warmup;
 mod dataset;
+mod eviction;
 mod validation;
 mod warmup;
 
@@ -24,6 +25,10 @@ pub use dataset::{
     HeldVersion, MissingFiles, Origin, OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus,
     WarmStatus,
 };
+pub use eviction::{
+    Eviction, EvictionDataset, EvictionKept, EvictionNodeCounts, EvictionNodes, EvictionSpec, EvictionStatus,
+    EvictionWhat,
+};
 pub use validation::InvalidSpec;
 pub use warmup::{
     DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
@@ -32,3 +37,6 @@ pub use warmup::{
 
 /// API group of all resources.
 pub const GROUP: &str = "hearth.dev";
+
+/// Finalizer of Datasets: some of their bytes may be on nodes.
+pub const CACHED_DATA: &str = "hearth.dev/cached-data";

@@ -1,6 +1,6 @@
 //! What the API server's rules cannot say about a spec.
 
-use crate::{CronWarmup, Dataset, Warmup};
+use crate::{CronWarmup, Dataset, Eviction, Warmup};
 use hearth_core::cron::{InvalidSchedule, Schedule};
 use hearth_core::quantity;
 use hearth_core::selection::{FileFilter, GlobError, Selection};
@@ -12,7 +12,7 @@ pub enum InvalidSpec {
     /// A glob of a Dataset.
     #[error("spec.files: {0}")]
     Files(GlobError),
-    /// A glob of a Warmup.
+    /// A glob of a Warmup or an Eviction.
     #[error("spec.paths: {0}")]
     Paths(GlobError),
     /// Anything else.
@@ -78,6 +78,13 @@ impl CronWarmup {
             };
             InvalidSpec::Field(format!("spec.{field} {error}"))
         })
+    }
+}
+
+impl Eviction {
+    /// Which files of the dataset it names.
+    pub fn selection(&self) -> Result<Selection, InvalidSpec> {
+        Selection::new(self.spec.paths.iter().cloned()).map_err(InvalidSpec::Paths)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Specs that no API server would let through are read or refused in one sentence.
 
-use hearth_api::{CronWarmup, CronWarmupSpec, Dataset, DatasetSpec, Warmup, WarmupSpec};
+use hearth_api::{
+    CronWarmup, CronWarmupSpec, Dataset, DatasetSpec, Eviction, EvictionSpec, Warmup, WarmupSpec,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -37,7 +39,7 @@ proptest! {
     #[test]
     fn any_json_is_a_spec_or_an_error(
         spec in any_json(),
-        field in prop::sample::select(vec!["origins", "files", "refresh", "cache", "shareWith", "dataset", "paths", "nodes", "schedule", "timeZone", "warmupTemplate"]),
+        field in prop::sample::select(vec!["origins", "files", "refresh", "cache", "shareWith", "dataset", "paths", "nodes", "schedule", "timeZone", "warmupTemplate", "what"]),
     ) {
         let with = json!({"origins": [{"uri": "s3://bucket"}], "dataset": {"name": "d"}, "schedule": "@daily",
             "warmupTemplate": {"spec": {"dataset": {"name": "d"}}}, field: spec});
@@ -45,6 +47,7 @@ proptest! {
             let _ = serde_json::from_value::<DatasetSpec>(value.clone());
             let _ = serde_json::from_value::<WarmupSpec>(value.clone());
             let _ = serde_json::from_value::<CronWarmupSpec>(value.clone());
+            let _ = serde_json::from_value::<EvictionSpec>(value.clone());
         }
     }
 
@@ -68,6 +71,9 @@ proptest! {
         ])?;
         let spec: WarmupSpec =
             serde_json::from_value(json!({"dataset": {"name": "d"}, "paths": globs})).unwrap();
+        let eviction: EvictionSpec =
+            serde_json::from_value(json!({"dataset": {"name": "d"}, "paths": globs})).unwrap();
+        check([Eviction::new("e", eviction).selection().map(drop).map_err(|error| error.to_string())])?;
         check([Warmup::new("w", spec.clone()).selection().map(drop).map_err(|error| error.to_string())])?;
         let spec: CronWarmupSpec = serde_json::from_value(
             json!({"schedule": schedule, "timeZone": time_zone, "warmupTemplate": {"spec": spec}}),

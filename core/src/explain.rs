@@ -6,6 +6,7 @@ use crate::index::ClusterIndex;
 use crate::score;
 use serde::Serialize;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Most nodes that are listed.
 const MAX_ROWS: usize = 50;
@@ -33,6 +34,19 @@ pub fn duration(seconds: f64) -> String {
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.0} h", s / 3600.0),
     }
+}
+
+/// The first few of a list, and how many more there are: `a, b, c and 4 more`.
+pub fn few(all: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 3;
+    let more = all.len().saturating_sub(SHOWN);
+    let shown = all.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+/// The first few of these nodes, and how many more there are.
+pub fn names(nodes: &[Arc<str>]) -> String {
+    few(nodes.iter().map(ToString::to_string))
 }
 
 /// The Event's text for a pod that was placed on `node`:

@@ -36,6 +36,8 @@ pub struct Config {
     pub reports: ReportsConfig,
     /// Start.
     pub startup: StartupConfig,
+    /// Deletion of Datasets.
+    pub removal: RemovalConfig,
     /// Agents' tokens.
     pub tokens: TokensConfig,
     /// Whether Events are written on pods.
@@ -100,6 +102,16 @@ pub struct StartupConfig {
     pub ready_after: Duration,
 }
 
+/// Deletion of Datasets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RemovalConfig {
+    /// A Dataset that is deleted goes after so long, even when there are nodes that have not
+    /// said that its bytes are gone: they may be dead.
+    #[serde(with = "humantime_serde")]
+    pub patience: Duration,
+}
+
 /// Agents' tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -123,6 +135,7 @@ impl Default for Config {
             admin: AdminConfig::default(),
             reports: ReportsConfig::default(),
             startup: StartupConfig::default(),
+            removal: RemovalConfig::default(),
             tokens: TokensConfig::default(),
             events: true,
             log: LogConfig::default(),
@@ -163,6 +176,12 @@ impl Default for ReportsConfig {
 impl Default for StartupConfig {
     fn default() -> Self {
         Self { ready_after: Duration::from_secs(30) }
+    }
+}
+
+impl Default for RemovalConfig {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(300) }
     }
 }
 

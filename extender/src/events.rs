@@ -51,6 +51,10 @@ pub const PLACED: &str = "PlacedByWarmth";
 pub const PROBLEM: &str = "DatasetProblem";
 /// Reason of the Event on a Dataset that has not all the claims that it should.
 pub const CLAIM: &str = "ClaimProblem";
+/// Reason of the Event on a Dataset that was deleted while nodes had not let go of it.
+pub const LEFT: &str = "CachedDataLeft";
+/// Reason of the Event on a Dataset that was deleted while pods read it.
+pub const READ: &str = "StillRead";
 
 struct Written {
     /// Not to be written before so much time has passed.
@@ -83,13 +87,21 @@ impl Written {
             event_time: Some(MicroTime(now)),
             type_: Some(self.kind.to_owned()),
             reason: Some(self.reason.to_owned()),
-            action: Some(if self.reason == CLAIM { "Claiming" } else { "Scheduling" }.to_owned()),
+            action: Some(action(self.reason).to_owned()),
             note: Some(self.note.clone()),
             regarding: Some(self.about.clone()),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(cut(instance, MAX_INSTANCE).to_owned()),
             ..Event::default()
         }
+    }
+}
+
+fn action(reason: &str) -> &'static str {
+    match reason {
+        CLAIM => "Claiming",
+        LEFT | READ => "Removing",
+        _ => "Scheduling",
     }
 }
 
@@ -115,7 +127,7 @@ pub struct Writer {
 /// A recorder and its writer; a recorder that takes nothing unless `enabled`.
 pub fn channel(enabled: bool, state: Arc<State>) -> (Recorder, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    for reason in [PLACED, PROBLEM, CLAIM] {
+    for reason in [PLACED, PROBLEM, CLAIM, LEFT, READ] {
         for outcome in ["written", "known", "failed", "dropped"] {
             // From the start, so that a rate over them is 0 and not absent.
             state.metrics.events.with_label_values(&[reason, outcome]);
@@ -145,15 +157,17 @@ impl Recorder {
 
     /// Something about the claims of a Dataset is wrong; each sentence becomes an Event once.
     pub fn claim_problem(&self, dataset: &DatasetName, uid: &str, problem: String) {
-        let about = ObjectReference {
-            api_version: Some(Dataset::api_version(&()).into_owned()),
-            kind: Some(Dataset::kind(&()).into_owned()),
-            namespace: Some(dataset.namespace.clone()),
-            name: Some(dataset.name.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
-        self.warn_once(CLAIM, about, problem);
+        self.warn_once(CLAIM, dataset_reference(dataset, uid), problem);
+    }
+
+    /// A Dataset that was deleted goes while nodes have not let go of it.
+    pub fn left(&self, dataset: &DatasetName, uid: &str, which: String) {
+        self.warn_once(LEFT, dataset_reference(dataset, uid), which);
+    }
+
+    /// A Dataset that was deleted goes while pods read it.
+    pub fn still_read(&self, dataset: &DatasetName, uid: &str, by: String) {
+        self.send(READ, "Normal", dataset_reference(dataset, uid), by, Duration::ZERO);
     }
 
     fn warn_once(&self, reason: &'static str, about: ObjectReference, problem: String) {
@@ -179,6 +193,17 @@ impl Recorder {
         if queue.try_send(Written { after, reason, kind, about, note }).is_err() {
             self.state.metrics.events.with_label_values(&[reason, "dropped"]).inc();
         }
+    }
+}
+
+fn dataset_reference(dataset: &DatasetName, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(Dataset::api_version(&()).into_owned()),
+        kind: Some(Dataset::kind(&()).into_owned()),
+        namespace: Some(dataset.namespace.clone()),
+        name: Some(dataset.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

@@ -11,17 +11,19 @@ pub const DATASETS_SHOWN: usize = 200;
 pub fn bring_up_to_date(state: &State, leads: bool) {
     let now = state.now().monotonic;
     let metrics = &state.metrics;
-    let (live, silent, unlisted, missing, mut names) = state.read(|index| {
-        let unlisted =
-            index.dataset_names().filter(|name| index.dataset(name).is_some_and(|d| d.manifest.is_none()));
+    let (live, silent, ending, unlisted, missing, mut names) = state.read(|index| {
         let names: Vec<DatasetName> = index.dataset_names().cloned().collect();
+        let facts = || names.iter().filter_map(|name| index.dataset(name));
+        let ending = facts().filter(|facts| facts.ending.is_some()).count();
+        let unlisted = facts().filter(|facts| facts.manifest.is_none()).count() - ending;
         let missing = index.missing_current_manifests().len();
-        (index.live_nodes(now).count(), index.silent_nodes(now), unlisted.count(), missing, names)
+        (index.live_nodes(now).count(), index.silent_nodes(now), ending, unlisted, missing, names)
     });
     metrics.live_agents.set(gauge(live));
     metrics.silent_agents.set(gauge(silent));
     metrics.expected_agents.set(gauge(state.agents(|agents| agents.nodes.len())));
-    metrics.datasets.with_label_values(&["listed"]).set(gauge(names.len() - unlisted));
+    metrics.datasets.with_label_values(&["listed"]).set(gauge(names.len() - unlisted - ending));
+    metrics.datasets.with_label_values(&["deleting"]).set(gauge(ending));
     metrics.datasets.with_label_values(&["unlisted"]).set(gauge(unlisted));
     metrics.datasets.with_label_values(&["manifest-missing"]).set(gauge(missing));
     metrics.leader.set(i64::from(leads));

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub dataset_nodes: IntGaugeVec,
     /// Bytes of a dataset's current version.
     pub dataset_bytes: IntGaugeVec,
+    /// Datasets that went after they were deleted, by outcome.
+    pub removals: IntCounterVec,
     /// Whether this replica holds the Lease.
     pub leader: IntGauge,
     /// Times that kube-scheduler was told to try rejected pods again.
@@ -157,6 +159,11 @@ impl Metrics {
                 "Bytes of a dataset's current version.",
                 &["namespace", "dataset"],
             )?,
+            removals: counters(
+                "hearth_extender_removals_total",
+                "Datasets that were let go after they were deleted, by whether all nodes had given up their bytes.",
+                &["outcome"],
+            )?,
             leader: gauge("hearth_extender_leader", "1 when this replica holds the Lease, else 0.")?,
             nudges: counter(
                 "hearth_extender_nudges_total",
@@ -185,7 +192,10 @@ impl Metrics {
         for outcome in ["applied", "resync", "refused", "unauthorized"] {
             self.reports.with_label_values(&[outcome]);
         }
-        for state in ["listed", "unlisted", "manifest-missing"] {
+        for outcome in ["done", "given-up"] {
+            self.removals.with_label_values(&[outcome]);
+        }
+        for state in ["listed", "unlisted", "manifest-missing", "deleting"] {
             self.datasets.with_label_values(&[state]);
         }
     }

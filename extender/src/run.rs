@@ -69,6 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         state: state.clone(),
         known,
         recorder: recorder.clone(),
+        removal_patience: config.removal.patience,
     };
     tasks.spawn("the leader's duties", duties.run(is_leader.clone(), shutdown.clone()));
 

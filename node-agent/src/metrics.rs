@@ -122,7 +122,7 @@ impl Metrics {
             )?,
             evicted_bytes: make.counters(
                 "evicted_bytes_total",
-                "Bytes given up: as room for datasets of more value, in exchange for what is read more, or to keep to a limit.",
+                "Bytes given up: as room for datasets of more value, in exchange for what is read more, to keep to a limit, or by order of an Eviction.",
                 &["reason"],
             )?,
             evicted_objects: make.counters(
@@ -178,7 +178,7 @@ impl Metrics {
         for outcome in ["ok", "unreachable", "refused", "resync"] {
             self.reports.with_label_values(&[outcome]);
         }
-        for reason in ["room", "exchange", "limit"] {
+        for reason in ["room", "exchange", "limit", "order"] {
             self.evicted_bytes.with_label_values(&[reason]);
             self.evicted_objects.with_label_values(&[reason]);
         }

@@ -7,7 +7,7 @@ use crate::credentials::Secrets;
 use crate::csi;
 use crate::datasets::Datasets;
 use crate::events;
-use crate::evict::{Evictor, EvictorParts, StandingParts};
+use crate::evict::{Evictor, EvictorParts, OnDemand, OnDemandParts, StandingParts};
 use crate::fill::{Fill, FillParts};
 use crate::identity;
 use crate::lister::{self, Lister};
@@ -23,6 +23,7 @@ use crate::versions;
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
 use futures::FutureExt;
+use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::Speaker;
 use hearth_runtime::lease::Election;
 use hearth_runtime::tasks::Tasks;
@@ -85,6 +86,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     });
+    let (to_evict, evictions) = watch::channel(Vec::new());
+    let (done, evicted) = watch::channel(Vec::new());
+    let on_demand = OnDemand::new(OnDemandParts {
+        store: store.clone(),
+        views: views.clone(),
+        wants: wants.clone(),
+        orders: evictions,
+        done,
+        metrics: metrics.clone(),
+    });
     let (fill, fill_status) = Fill::new(
         &config.origin,
         FillParts {
@@ -106,8 +117,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         manifests: manifests.clone(),
         replicas: known,
         in_use: views.in_use(),
+        forget: {
+            let views = views.clone();
+            Arc::new(move |hash: &ManifestHash| views.forget(hash).map(drop))
+        },
         versions: told,
         fill: fill_status,
+        evictions: to_evict,
+        evicted,
         metrics: metrics.clone(),
     });
     let scrub_rate = config.store.scrub_rate.bytes().filter(|rate| *rate > 0);
@@ -136,6 +153,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("reading again what is stored", scrubber.run(shutdown.clone()));
     }
     tasks.spawn("keeping within the store's limits", evictor.run());
+    tasks.spawn("giving up what Evictions name", on_demand.run(shutdown.clone()));
     if config.csi.enabled {
         let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());
         tasks.spawn("the CSI driver", served);

@@ -94,6 +94,25 @@ impl Kube {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Runs lines of a shell in which `kubectl` is the one of the cluster.
+    ///
+    /// # Errors
+    /// When one of them fails; the message is what they print.
+    pub async fn shell(&self, script: &str) -> Result<()> {
+        let kubectl = binaries::kubernetes("kubectl")?;
+        let beside = kubectl.parent().context("kubectl lies nowhere")?;
+        let path = format!("{}:{}", beside.display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = tokio::process::Command::new("sh");
+        shell.args(["-euc", script]).env("KUBECONFIG", &self.kubeconfig).env("PATH", path).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE * 2, shell.output())
+            .await
+            .with_context(|| format!("it hangs: {script}"))??;
+        if !output.status.success() {
+            bail!("{script}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
     /// Server-side applies YAML as a user would.
     ///
     /// # Errors

@@ -15,7 +15,13 @@ pub async fn describe(kube: &Kube, logs: &Path) -> String {
     let questions: &[&[&str]] = &[
         &["get", "nodes", "-o", "wide"],
         &["get", "pods", "-A", "-o", "wide"],
-        &["get", "datasets.hearth.dev,warmups.hearth.dev,cronwarmups.hearth.dev", "-A", "-o", "yaml"],
+        &[
+            "get",
+            "datasets.hearth.dev,evictions.hearth.dev,warmups.hearth.dev,cronwarmups.hearth.dev",
+            "-A",
+            "-o",
+            "yaml",
+        ],
         &["get", "persistentvolumes,persistentvolumeclaims", "-A", "-o", "wide"],
         &["get", "leases", "-n", "hearth-system"],
         &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],

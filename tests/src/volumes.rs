@@ -134,15 +134,36 @@ impl Driver {
         self.publish_as(&pod.name_any(), attributes, &said).await
     }
 
+    /// Asks once for an inline volume that cannot be had, and returns what the driver says.
+    ///
+    /// # Errors
+    /// When the driver publishes it, or does not answer.
+    pub async fn refused(&self, pod: &str, attributes: &Value) -> Result<String> {
+        let request = self.request(pod, attributes, &json!({"csi.storage.k8s.io/pod.namespace": USER}))?;
+        match self.connect().await?.node_publish_volume(request).await {
+            Ok(_) => bail!("{pod}'s volume was published"),
+            Err(status) => Ok(status.message().to_owned()),
+        }
+    }
+
     async fn publish_as(&self, pod: &str, attributes: &Value, said: &Value) -> Result<PathBuf> {
-        let target = self.target(pod);
+        let request = self.request(pod, attributes, said)?;
+        eventually(&format!("{pod}'s volume to be published"), FETCH, async || {
+            self.connect().await?.node_publish_volume(request.clone()).await?;
+            Ok(())
+        })
+        .await?;
+        Ok(self.target(pod))
+    }
+
+    fn request(&self, pod: &str, attributes: &Value, said: &Value) -> Result<NodePublishVolumeRequest> {
         let mut context = attributes.as_object().context("attributes are a map")?.clone();
         context.extend(said.as_object().cloned().unwrap_or_default());
         context.insert("csi.storage.k8s.io/ephemeral".to_owned(), "true".into());
         let text = |value: &Value| value.as_str().map(str::to_owned).context("an attribute is no string");
-        let request = NodePublishVolumeRequest {
+        Ok(NodePublishVolumeRequest {
             volume_id: format!("csi-{pod}"),
-            target_path: target.display().to_string(),
+            target_path: self.target(pod).display().to_string(),
             volume_capability: Some(VolumeCapability {
                 access_type: Some(AccessType::Mount(MountVolume {})),
                 access_mode: Some(AccessMode { mode: Mode::SingleNodeWriter.into() }),
@@ -152,13 +173,7 @@ impl Driver {
                 .iter()
                 .map(|(key, value)| Ok((key.clone(), text(value)?)))
                 .collect::<Result<_>>()?,
-        };
-        eventually(&format!("{pod}'s volume to be published"), FETCH, async || {
-            self.connect().await?.node_publish_volume(request.clone()).await?;
-            Ok(())
         })
-        .await?;
-        Ok(target)
     }
 
     /// Takes a pod's volume away.

@@ -161,9 +161,10 @@ fn what_goes_and_comes_again_is_bound_again() -> Result<()> {
 
         // What changes while nobody leads is seen by the next who does.
         cluster.extenders[0].workload.kill();
-        delete_dataset(cluster, USER).await?;
-        no_claim(cluster, USER).await?;
+        let end = ["delete", "datasets.hearth.dev", "weights", "-n", USER, "--wait=false"];
+        cluster.kube.kubectl(&end, "").await?;
         cluster.extenders[0].workload.start().await?;
+        no_claim(cluster, USER).await?;
         no_claim(cluster, "team").await?;
         volumes(cluster, 0).await
     })

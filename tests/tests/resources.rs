@@ -22,6 +22,15 @@ async fn apply(kube: &Kube, kind: &str, spec: Value) -> Result<Value> {
     serde_json::from_str(&kept).context("kubectl printed no JSON")
 }
 
+/// The API server refuses such an Eviction with this sentence.
+async fn refuses(kube: &Kube, spec: Value, sentence: &str) -> Result<()> {
+    match apply(kube, "Eviction", spec.clone()).await {
+        Ok(_) => bail!("accepted: {spec}"),
+        Err(e) => ensure!(format!("{e:#}").contains(sentence), "{spec}: {e:#}"),
+    }
+    Ok(())
+}
+
 fn dataset(origin: &Value, more: &Value) -> Value {
     let mut spec = json!({"origins": [origin]});
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -153,8 +162,41 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         }
     }
 
+    let kept = apply(&kube, "Eviction", json!({"dataset": {"name": "images"}, "paths": ["a/**"]})).await?;
+    assert_eq!(
+        (&kept["spec"]["what"], &kept["spec"]["activeDeadlineSeconds"]),
+        (&json!("Data"), &json!(300))
+    );
+    kube.kubectl(&["delete", "evictions.hearth.dev", "images"], "").await?;
+    let names = json!({"names": ["node-1"]});
+    apply(&kube, "Eviction", json!({"dataset": {"name": "images"}, "nodes": names})).await?;
+    refuses(
+        &kube,
+        json!({"dataset": {"name": "another"}, "nodes": names}),
+        "dataset, paths and what cannot be changed",
+    )
+    .await?;
+    kube.kubectl(&["delete", "evictions.hearth.dev", "images"], "").await?;
+    for (more, sentence) in [
+        (json!({"nodes": {}}), "nodes takes either names or nodeSelector"),
+        (
+            json!({"nodes": {"names": ["a"], "nodeSelector": {"a": "b"}}}),
+            "nodes takes either names or nodeSelector",
+        ),
+        (json!({"nodes": {"names": []}}), "names"),
+        (json!({"what": "Everything"}), "what"),
+        (json!({"what": "Metadata", "paths": ["a"]}), "paths are for what: Data"),
+        (json!({"paths": [""]}), "paths"),
+        (json!({"activeDeadlineSeconds": 0}), "activeDeadlineSeconds"),
+        (json!({"ttlSecondsAfterFinished": -1}), "ttlSecondsAfterFinished"),
+    ] {
+        let mut spec = more;
+        spec["dataset"] = json!({"name": "images"});
+        refuses(&kube, spec, sentence).await?;
+    }
+
     // What people type.
-    kube.kubectl(&["get", "hds,hwu,hcw", "-o", "wide"], "").await?;
+    kube.kubectl(&["get", "hds,hev,hwu,hcw", "-o", "wide"], "").await?;
     kube.kubectl(&["get", "hearth"], "").await?;
     plane.stop();
     dir.remove();

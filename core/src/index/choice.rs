@@ -16,6 +16,9 @@ impl Dataset {
 
     /// The version that a pod gets whatever becomes current; `None` when there is none.
     fn fixed(&self, demand: &Demand, name: &DatasetName) -> Result<Option<ManifestHash>, Problem> {
+        if self.facts.ending.is_some() {
+            return Err(Problem::Ending(name.clone()));
+        }
         if let Some(version) = demand.pins.as_ref().ok().and_then(|pins| pins.get(name)) {
             return match self.known().has(version) {
                 true => Ok(Some(*version)),
@@ -59,10 +62,14 @@ impl ClusterIndex {
 
     /// What is to be held for a pod; `starts` says that it has not started yet. Nothing of
     /// what it may not read.
+    /// Nothing of what is being deleted either.
     pub fn needs(&self, demand: &Demand, starts: bool) -> Vec<(DatasetName, Need)> {
         let Ok(pins) = &demand.pins else { return Vec::new() };
         let needs = demand.asked.iter().filter_map(|asked| {
-            let (name, _) = self.resolve(&demand.namespace, asked).ok()?;
+            let (name, _) = self
+                .resolve(&demand.namespace, asked)
+                .ok()
+                .filter(|(_, dataset)| dataset.facts.ending.is_none())?;
             let version = pins.get(&name).copied();
             let owner = version.as_ref().map(hold::named).or_else(|| demand.owner.clone())?;
             Some((name, Need { owner, version, starts }))

@@ -4,7 +4,7 @@ use super::ClusterIndex;
 use crate::claim;
 use crate::hold::{Held, MOST_HELD};
 use crate::manifest::ManifestHash;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -43,10 +43,12 @@ pub struct DatasetFacts {
     pub uid: String,
     /// Generation of its spec.
     pub generation: i64,
-    /// The version that its status names.
+    /// The version that its status names; `None` once it is being deleted.
     pub manifest: Option<ManifestHash>,
-    /// Versions that its status holds for the pods of owners.
+    /// Versions that its status holds for the pods of owners; none once it is being deleted.
     pub held: Held,
+    /// It is being deleted; with the versions that its status named until then.
+    pub ending: Option<BTreeSet<ManifestHash>>,
     /// Namespaces that may use it besides its own.
     pub share_with: Vec<String>,
     /// Nodes that may cache it; all when empty.

@@ -5,11 +5,13 @@
 
 mod choice;
 mod datasets;
+mod evictions;
 mod fetching;
 mod node;
 mod orders;
 mod prepare;
 mod progress;
+mod removal;
 mod reports;
 mod succession;
 mod version;
@@ -17,6 +19,7 @@ mod warmups;
 mod weigh;
 
 pub use datasets::{Affected, DatasetFacts, DatasetName};
+pub use evictions::{EvictionFacts, EvictionNodes};
 pub use node::NodeFacts;
 pub use prepare::{Prepared, Unprepared};
 pub use progress::{DatasetWarmth, TooSmall, WarmupMissing, WarmupProgress};
@@ -31,6 +34,7 @@ use datasets::Dataset;
 use fetching::Fetching;
 use hashbrown::{HashMap, HashSet};
 use node::{Node, NodeId, Nodes};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use version::Version;
 use warmups::Warmup;
@@ -82,6 +86,7 @@ pub struct ClusterIndex {
     warmups_by_node: HashMap<Arc<str>, HashSet<String>>,
     /// Nodes that have said that they cannot fetch something.
     troubled: HashSet<NodeId>,
+    evictions: BTreeMap<String, EvictionFacts>,
     fetching: Fetching,
     /// Worked out ahead, the oldest first.
     foreseen: Vec<Succession>,
@@ -104,6 +109,7 @@ impl ClusterIndex {
             warmups: HashMap::new(),
             warmups_by_node: HashMap::new(),
             troubled: HashSet::new(),
+            evictions: BTreeMap::new(),
             fetching: Fetching::default(),
             foreseen: Vec::new(),
             preparations: 0,
@@ -121,6 +127,7 @@ impl ClusterIndex {
         };
         node.facts = Some(facts);
         if changed {
+            self.nodes.invalidate_orders(name);
             self.reconsider(name);
         }
     }

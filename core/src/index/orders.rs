@@ -1,8 +1,9 @@
 //! What each node is to do: fetch for its pods and warm-ups, learn of newer
-//! versions, forget what nobody names.
+//! versions, forget what nobody names, give up what Evictions name.
 
 use super::datasets::Dataset;
 use super::node::CachedOrders;
+use super::removal::Endings;
 use super::{ClusterIndex, DatasetName, Millis};
 use crate::manifest::ManifestHash;
 use crate::selection::Selection;
@@ -85,7 +86,8 @@ impl ClusterIndex {
             ))
         });
         versions.sort_by(|a, b| (&a.pod, &a.dataset).cmp(&(&b.pod, &b.dataset)));
-        let mut orders = Orders { wants, versions: Some(versions), ..Orders::default() };
+        let evictions = self.evictions_of(node);
+        let mut orders = Orders { wants, versions: Some(versions), evictions, ..Orders::default() };
         let until = self.add_successions(now, node, &mut orders);
         (orders, until)
     }
@@ -101,6 +103,7 @@ impl ClusterIndex {
             self.datasets.values().filter_map(|dataset| dataset.facts.manifest).collect()
         });
         let held = LazyCell::new(|| -> HashSet<ManifestHash> { self.held_versions().collect() });
+        let endings = LazyCell::new(|| Endings::of(&self.datasets));
         for (hash, reported) in &node.reported {
             let newer = DatasetName::parse(&reported.dataset)
                 .and_then(|name| self.datasets.get(&name))
@@ -114,6 +117,7 @@ impl ClusterIndex {
                 }
                 // The next pod of the owner for whom it is held may come here.
                 _ if held.contains(hash) => {}
+                _ if endings.end(hash, &reported.dataset) => retire.push(*hash),
                 // The one who lists knows a version before its status names it, and
                 // before our watch has seen that.
                 _ if now.since(reported.since) < RETIRE_AFTER => {

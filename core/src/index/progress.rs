@@ -120,6 +120,9 @@ impl ClusterIndex {
         let (Some(hash), Some(version)) = (hash, version.filter(|version| version.manifest.is_some())) else {
             progress.problem = Some(match dataset {
                 None => format!("Dataset {name} does not exist: create it, or name another"),
+                Some(dataset) if dataset.facts.ending.is_some() => {
+                    format!("Dataset {name} is being deleted: nothing more is fetched of it")
+                }
                 Some(_) => format!("Dataset {name} has not been listed yet: see its conditions"),
             });
             return Some(progress);

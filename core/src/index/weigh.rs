@@ -19,6 +19,9 @@ pub enum Problem {
     /// words for both, so that nobody learns what other namespaces have.
     #[error("Dataset {0} does not exist, or is not shared with the pod's namespace")]
     Unknown(DatasetName),
+    /// Its end has been asked for.
+    #[error("Dataset {0} is being deleted: nothing more is fetched or mounted of it")]
+    Ending(DatasetName),
     /// Not listed yet.
     #[error("Dataset {0} has not been listed yet: see its conditions")]
     NotListed(DatasetName),

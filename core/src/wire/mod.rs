@@ -2,5 +2,6 @@
 //! kube-scheduler's extender calls.
 
 mod depth;
+pub mod eviction;
 pub mod report;
 pub mod scheduler;

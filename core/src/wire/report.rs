@@ -5,6 +5,7 @@
 //! understand each other. Fields may be added with a default; nothing may change
 //! its meaning without a new [`PROTOCOL`].
 
+use super::eviction::{EvictionDone, EvictionOrder};
 use crate::manifest::ManifestHash;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
@@ -12,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// The protocol that this release speaks.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 /// The oldest protocol that this release understands. Protocol 1 had no
 /// [`NodeStatus::origin_bytes_per_second`] and no [`NodeStatus::troubles`], protocol 2 no
-/// [`Orders::versions`].
+/// [`Orders::versions`], protocol 3 no
+/// [`NodeStatus::in_use`], no [`NodeStatus::evictions`] and no [`Orders::evictions`].
 pub const OLDEST_PROTOCOL: u16 = 1;
 /// Content type of reports and replies.
 pub const CONTENT_TYPE: &str = "application/vnd.hearth.report+msgpack";
@@ -147,6 +149,14 @@ pub struct NodeStatus {
     /// What goes wrong, at most [`MAX_TROUBLES`]. Since protocol 2.
     #[serde(default)]
     pub troubles: Vec<Trouble>,
+    /// Versions that pods on the node read: they are kept until these end, whatever becomes
+    /// of their Datasets. Since protocol 4.
+    #[serde(default)]
+    pub in_use: Vec<ManifestHash>,
+    /// What was given up of the [`Orders::evictions`] that the node has, by those that it has
+    /// carried out. Since protocol 4.
+    #[serde(default)]
+    pub evictions: Vec<EvictionDone>,
 }
 
 /// What an agent sends to every extender replica.
@@ -242,15 +252,26 @@ pub struct Orders {
     /// 3, and left out when `None`: older ones name their orders by what they know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub versions: Option<Vec<PodVersion>>,
+    /// What to give up, once each. Since protocol 4, and left out when there is nothing, as
+    /// `versions` is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evictions: Vec<EvictionOrder>,
 }
 
 impl Orders {
     /// The orders as one who speaks `protocol` reads, and names, them.
     pub fn spoken(&self, protocol: u16) -> Cow<'_, Self> {
-        match protocol {
-            0..=2 if self.versions.is_some() => Cow::Owned(Self { versions: None, ..self.clone() }),
-            _ => Cow::Borrowed(self),
+        let versions = protocol >= 3 || self.versions.is_none();
+        let evictions = protocol >= 4 || self.evictions.is_empty();
+        if versions && evictions {
+            return Cow::Borrowed(self);
         }
+        let mut spoken = self.clone();
+        spoken.versions = spoken.versions.filter(|_| protocol >= 3);
+        if !evictions {
+            spoken.evictions.clear();
+        }
+        Cow::Owned(spoken)
     }
 
     /// Names these orders; never 0.
@@ -342,6 +363,7 @@ fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Wi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::eviction::{Evicts, Kept, KeptWhy};
     use proptest::prelude::*;
 
     fn report() -> Report {
@@ -368,6 +390,15 @@ mod tests {
                 used_bytes: 50,
                 origin_bytes_per_second: Some(9),
                 troubles: vec![],
+                in_use: vec![ManifestHash([9; 32])],
+                evictions: vec![EvictionDone {
+                    id: "e".into(),
+                    files: 2,
+                    bytes: 9,
+                    kept: vec![Kept { why: KeptWhy::Mounted, files: 1, bytes: 3 }],
+                    again: true,
+                    error: None,
+                }],
             },
             orders_seen: 5,
             hold_millis: 2000,
@@ -387,13 +418,13 @@ mod tests {
 
     /// A changed encoding cuts off the release before: raise `PROTOCOL` with it.
     #[test]
-    fn protocol_3_is_pinned() {
-        assert_eq!(hex(&encode(&report())), include_str!("golden/report-3.hex").trim());
-        assert_eq!(decode_report(&unhex(include_str!("golden/report-3.hex").trim())).unwrap(), report());
+    fn protocol_4_is_pinned() {
+        assert_eq!(hex(&encode(&report())), include_str!("golden/report-4.hex").trim());
+        assert_eq!(decode_report(&unhex(include_str!("golden/report-4.hex").trim())).unwrap(), report());
     }
 
     #[test]
-    fn the_snapshot_of_protocol_3_is_pinned() {
+    fn the_snapshot_of_protocol_4_is_pinned() {
         let holding = |manifest, dataset: &str, blocks| Holding { manifest, dataset: dataset.into(), blocks };
         let trouble = Trouble {
             dataset: "ns/d".into(),
@@ -411,7 +442,7 @@ mod tests {
             orders_seen: 0,
             ..report()
         };
-        let golden = include_str!("golden/snapshot-3.hex").trim();
+        let golden = include_str!("golden/snapshot-4.hex").trim();
         assert_eq!(hex(&encode(&snapshot)), golden);
         assert_eq!(decode_report(&unhex(golden)).unwrap(), snapshot);
     }
@@ -431,6 +462,7 @@ mod tests {
             adopt: vec![Adoption { manifest: ManifestHash([8; 32]), dataset: "ns/e".into() }],
             retire: vec![ManifestHash([9; 32])],
             versions: None,
+            evictions: vec![],
         }
     }
 
@@ -439,8 +471,8 @@ mod tests {
         Reply { protocol, verdict: Verdict::Applied, orders: Some(orders), need_manifests }
     }
 
-    #[test]
-    fn the_replies_of_protocol_3_are_pinned() {
+    /// A reply with all that orders can say.
+    fn all_said() -> Reply {
         let of = |pod: &str, choice| PodVersion { pod: pod.into(), dataset: "ns/d".into(), choice };
         let versions = vec![
             of("a", Choice::Current),
@@ -449,15 +481,26 @@ mod tests {
             of("d", Choice::Undecided),
             of("e", Choice::Refused("why".into())),
         ];
+        let evictions = vec![EvictionOrder {
+            id: "e".into(),
+            dataset: "ns/d".into(),
+            versions: vec![ManifestHash([7; 32])],
+            globs: vec!["train/**".into()],
+            what: Evicts::Data,
+        }];
+        applied(4, Orders { versions: Some(versions), evictions, ..orders() })
+    }
+
+    #[test]
+    fn the_replies_of_protocol_4_are_pinned() {
         let resync = Reply {
-            protocol: 3,
+            protocol: 4,
             verdict: Verdict::Resync { reason: "why".into() },
             orders: None,
             need_manifests: vec![],
         };
-        let applied = applied(3, Orders { versions: Some(versions), ..orders() });
         for (reply, golden) in
-            [(applied, include_str!("golden/reply-3.hex")), (resync, include_str!("golden/resync-3.hex"))]
+            [(all_said(), include_str!("golden/reply-4.hex")), (resync, include_str!("golden/resync-4.hex"))]
         {
             assert_eq!(hex(&encode(&reply)), golden.trim());
             assert_eq!(decode_reply(&unhex(golden.trim())).unwrap(), reply);
@@ -467,15 +510,23 @@ mod tests {
     /// An agent and an extender of two releases must give the same orders one name, or
     /// each reply would be news.
     #[test]
-    fn protocol_2_is_spoken_and_understood() {
+    fn protocols_2_and_3_are_spoken_and_understood() {
         let golden = include_str!("golden/reply-2.hex").trim();
         let ours = Orders { versions: Some(vec![]), ..orders() };
         let spoken = ours.spoken(2).into_owned();
         assert_eq!((&spoken, ours.spoken(3).into_owned()), (&orders(), ours));
         assert_eq!(hex(&encode(&applied(2, spoken))), golden);
         assert_eq!(decode_reply(&unhex(golden)).unwrap(), applied(2, orders()));
-        let older = decode_report(&unhex(include_str!("golden/report-2.hex").trim())).unwrap();
-        assert_eq!(older, Report { protocol: 2, ..report() });
+        let third = unhex(include_str!("golden/reply-3.hex").trim());
+        let said = all_said().orders.unwrap().spoken(3).into_owned();
+        assert!(said.versions.is_some() && said.evictions.is_empty());
+        assert_eq!(decode_reply(&third).unwrap(), applied(3, said));
+        let reports = [(2, include_str!("golden/report-2.hex")), (3, include_str!("golden/report-3.hex"))];
+        for (protocol, golden) in reports {
+            let mut expected = Report { protocol, ..report() };
+            (expected.status.in_use, expected.status.evictions) = (vec![], vec![]);
+            assert_eq!(decode_report(&unhex(golden.trim())).unwrap(), expected);
+        }
     }
 
     #[test]
@@ -483,6 +534,7 @@ mod tests {
         let mut expected = report();
         expected.protocol = 1;
         expected.status.origin_bytes_per_second = None;
+        (expected.status.in_use, expected.status.evictions) = (vec![], vec![]);
         assert_eq!(decode_report(&unhex(include_str!("golden/report-1.hex").trim())).unwrap(), expected);
     }
 
@@ -492,7 +544,7 @@ mod tests {
             let error = decode_report(&encode(&Report { protocol: found, ..report() })).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("the report speaks protocol {found}, and 1 to 3 are understood here")
+                format!("the report speaks protocol {found}, and 1 to 4 are understood here")
             );
         }
     }

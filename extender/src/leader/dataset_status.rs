@@ -1,7 +1,7 @@
 //! How warm each dataset is, in its status.
 
 use super::{Duties, apply_status};
-use crate::watch::name_of;
+use crate::watch::{is_ending, name_of};
 use hearth_api::{ConditionStatus, Dataset, WarmStatus, set_condition};
 use hearth_core::index::DatasetWarmth;
 use hearth_core::score;
@@ -16,16 +16,37 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Our part of a Dataset's status; the one who lists writes the rest.
 #[derive(Debug, PartialEq, Serialize)]
-struct Part {
-    warm: Option<WarmStatus>,
-    conditions: Vec<Condition>,
+pub(super) struct Part {
+    pub(super) warm: Option<WarmStatus>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+impl Part {
+    /// What a Dataset has of our part but the condition, and with that; `None` when all of it
+    /// stands there already.
+    pub(super) fn with(
+        dataset: &Dataset,
+        warm: Option<WarmStatus>,
+        (status, reason, message): (ConditionStatus, &str, String),
+        now: Timestamp,
+    ) -> Option<Self> {
+        let before = dataset.status.as_ref();
+        let before_warm = before.and_then(|status| status.warm.as_ref());
+        let said = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let mut conditions: Vec<Condition> =
+            said.iter().filter(|condition| condition.type_ == "Ready").cloned().collect();
+        set_condition(&mut conditions, "Ready", status, reason, message, dataset.metadata.generation, now);
+        let same = before_warm == warm.as_ref() && conditions.iter().all(|one| said.contains(one));
+        (!same).then_some(Self { warm, conditions })
+    }
 }
 
 impl Duties {
     pub(super) async fn dataset_statuses(&self) {
         loop {
-            for dataset in self.known.datasets() {
-                self.dataset_status(&dataset).await;
+            // What is said of those that are being deleted, `removal` says.
+            for dataset in self.known.datasets().iter().filter(|dataset| !is_ending(dataset)) {
+                self.dataset_status(dataset).await;
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -45,15 +66,16 @@ impl Duties {
 
 /// Our part of the status as it should be, when it is not so yet.
 fn changed(dataset: &Dataset, warmth: Option<&DatasetWarmth>, now: Timestamp) -> Option<Part> {
-    let before = dataset.status.clone().unwrap_or_default();
+    let before = dataset.status.as_ref();
     let warm = warmth.map(|warmth| WarmStatus {
         nodes: i64::try_from(warmth.whole).unwrap_or(i64::MAX),
         partly: i64::try_from(warmth.some).unwrap_or(i64::MAX),
         most: format!("{}%", score::percent(warmth.most, warmth.bytes)),
     });
-    let listed = before.conditions.iter().find(|condition| condition.type_ == "Listed");
-    let (status, reason, message) = match warmth {
-        None if before.version.is_none() => {
+    let said = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let listed = said.iter().find(|condition| condition.type_ == "Listed");
+    let condition = match warmth {
+        None if before.is_none_or(|status| status.version.is_none()) => {
             let why =
                 listed.map_or("waiting for an agent to list the origin", |condition| &condition.message);
             (ConditionStatus::False, "NotListed", why.to_owned())
@@ -72,12 +94,7 @@ fn changed(dataset: &Dataset, warmth: Option<&DatasetWarmth>, now: Timestamp) ->
             }
         },
     };
-    let mut conditions: Vec<Condition> =
-        before.conditions.iter().filter(|condition| condition.type_ == "Ready").cloned().collect();
-    set_condition(&mut conditions, "Ready", status, reason, message, dataset.metadata.generation, now);
-    let same =
-        before.warm == warm && conditions.iter().all(|condition| before.conditions.contains(condition));
-    (!same).then_some(Part { warm, conditions })
+    Part::with(dataset, warm, condition, now)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Duties;
 use super::answer::{Answer, answer};
-use crate::watch::{current_of, held_of, name_of};
+use crate::watch::{current_of, held_of, is_ending, name_of};
 use hearth_api::{Dataset, HeldVersion};
 use hearth_core::hold::{Held, Known, MOST_HELD, Need, Unneeded};
 use hearth_core::index::DatasetName;
@@ -52,7 +52,9 @@ impl Duties {
                 needs.entry(name).or_default().push(need);
             }
         }
-        let datasets = self.known.datasets();
+        let mut datasets = self.known.datasets();
+        // What nobody gets any more need not be held.
+        datasets.retain(|dataset| !is_ending(dataset));
         let uids: HashSet<String> = datasets.iter().filter_map(|dataset| dataset.uid()).collect();
         memory.retain(|uid, _| uids.contains(uid));
         for dataset in datasets {

@@ -1,12 +1,15 @@
 //! What only one replica does: it writes statuses, holds versions, keeps the datasets'
-//! claims, makes Warmups by schedule and nudges kube-scheduler.
+//! claims, makes Warmups by schedule, lets datasets go when they are deleted, and nudges
+//! kube-scheduler.
 
 mod answer;
 mod claims;
 mod cron;
 mod dataset_status;
+mod eviction_status;
 mod holds;
 mod nudge;
+mod removal;
 #[cfg(test)]
 mod testing;
 mod warmup_status;
@@ -15,6 +18,8 @@ use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
 use answer::{Answer, answer};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +44,10 @@ pub struct Duties {
     pub state: Arc<State>,
     /// The objects whose status is written, and whose claims are kept.
     pub known: Arc<Known>,
-    /// What is told of claims.
+    /// What is told of claims and of removals.
     pub recorder: Recorder,
+    /// Longest time that nodes are waited for when a Dataset is deleted.
+    pub removal_patience: Duration,
 }
 
 impl Duties {
@@ -59,6 +66,7 @@ impl Duties {
                     () = self.holds() => {}
                     () = self.claims() => {}
                     () = self.cron_warmups() => {}
+                    () = self.removals() => {}
                     changed = leads.changed() => changed?,
                     () = shutdown.cancelled() => return Ok(()),
                 }
@@ -74,12 +82,16 @@ impl Duties {
 
 impl Duties {
     async fn statuses(&self) {
-        // An extender that has just started would call everything cold, and a warm-up
-        // that is complete would seem to begin again.
+        self.settled().await;
+        tokio::join!(self.dataset_statuses(), self.warmup_statuses(), self.eviction_statuses());
+    }
+
+    /// Waits until the agents have reported: to an extender that has just started everything
+    /// would seem cold, and a warm-up that is complete to begin again.
+    async fn settled(&self) {
         while self.state.readiness(SETTLED_AFTER).is_err() {
             tokio::time::sleep(SETTLING).await;
         }
-        tokio::join!(self.dataset_statuses(), self.warmup_statuses());
     }
 
     /// Waits until all that is watched has been seen once.
@@ -87,6 +99,32 @@ impl Duties {
         while !self.state.agents(|agents| agents.synced) {
             tokio::time::sleep(SETTLING).await;
         }
+    }
+}
+
+/// Deletes the very object that was seen, and no other of its name.
+async fn delete_seen<K>(api: &kube::Api<K>, seen: &K) -> Result<(), Answer>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let preconditions = Preconditions { uid: seen.uid(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match answer(api.delete(&seen.name_any(), &params)).await {
+        // Or somebody else did, or made another one.
+        Ok(_) | Err(Answer::Code(404 | 409, _)) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// Deletes what has ended and is not to be there any longer.
+async fn delete_ended<K>(api: &kube::Api<K>, ended: &K)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let (kind, name) = (K::kind(&()), ended.name_any());
+    match delete_seen(api, ended).await {
+        Ok(()) => tracing::info!(%kind, name, "deleted: its time after its end has passed"),
+        Err(why) => tracing::warn!(%kind, name, "it was not deleted after its end: {why}"),
     }
 }
 

@@ -3,8 +3,7 @@
 //! Progress comes from what the nodes report to hold, so it survives restarts of
 //! everything; only the rate is measured anew.
 
-use super::answer::{Answer, answer};
-use super::{Duties, apply_status};
+use super::{Duties, apply_status, delete_ended};
 use hearth_api::{
     ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, WarmupTrouble, set_condition,
 };
@@ -14,7 +13,6 @@ use hearth_core::score;
 use hearth_core::wire::report::Trouble;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,16 +64,7 @@ impl Duties {
             for warmup in warmups {
                 let uid = warmup.uid().unwrap_or_default();
                 if is_past_ttl(&warmup, Timestamp::now()) {
-                    match self.delete_warmup(&warmup).await {
-                        Ok(()) => tracing::info!(
-                            warmup = warmup.name_any(),
-                            "deleted: its time after its end has passed"
-                        ),
-                        Err(why) => tracing::warn!(
-                            warmup = warmup.name_any(),
-                            "it was not deleted after its end: {why}"
-                        ),
-                    }
+                    delete_ended(&self.warmups_of(&warmup), &*warmup).await;
                     continue;
                 }
                 if warmup.is_done() || warmup.is_complete() && !round.is_multiple_of(COMPLETE_EVERY) {
@@ -132,18 +121,7 @@ impl Duties {
         }
     }
 
-    /// Deletes the very Warmup that was seen, and no other of its name.
-    pub(super) async fn delete_warmup(&self, warmup: &Warmup) -> Result<(), Answer> {
-        let preconditions = Preconditions { uid: warmup.uid(), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match answer(self.warmups_of(warmup).delete(&warmup.name_any(), &params)).await {
-            // Or somebody else did, or made another one.
-            Ok(_) | Err(Answer::Code(404 | 409, _)) => Ok(()),
-            Err(why) => Err(why),
-        }
-    }
-
-    fn warmups_of(&self, warmup: &Warmup) -> Api<Warmup> {
+    pub(super) fn warmups_of(&self, warmup: &Warmup) -> Api<Warmup> {
         Api::namespaced(self.client.clone(), &warmup.namespace().unwrap_or_default())
     }
 }

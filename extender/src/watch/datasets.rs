@@ -70,6 +70,11 @@ pub(crate) fn name_of(dataset: &Dataset) -> DatasetName {
     DatasetName::new(dataset.namespace().unwrap_or_default(), dataset.name_any())
 }
 
+/// Whether its end has been asked for.
+pub(crate) fn is_ending(dataset: &Dataset) -> bool {
+    dataset.metadata.deletion_timestamp.is_some()
+}
+
 /// The version that the status names.
 pub(crate) fn current_of(dataset: &Dataset) -> Option<ManifestHash> {
     ManifestHash::parse(&dataset.status.as_ref()?.version.as_ref()?.manifest)
@@ -82,16 +87,20 @@ pub(crate) fn held_of(dataset: &Dataset) -> Held {
 }
 
 fn facts_of(dataset: &Dataset) -> DatasetFacts {
-    let manifest = current_of(dataset);
+    let (mut manifest, mut held) = (current_of(dataset), held_of(dataset));
     if manifest.is_none() && dataset.status.as_ref().is_some_and(|status| status.version.is_some()) {
         tracing::warn!(dataset = %name_of(dataset), "status.version.manifest is no manifest's name");
     }
+    // Nobody gets what is being deleted any more.
+    let ending = is_ending(dataset)
+        .then(|| manifest.take().into_iter().chain(std::mem::take(&mut held).into_values()).collect());
     let spec = &dataset.spec;
     DatasetFacts {
         uid: dataset.uid().unwrap_or_default(),
         generation: dataset.metadata.generation.unwrap_or_default(),
         manifest,
-        held: held_of(dataset),
+        held,
+        ending,
         share_with: spec.share_with.as_ref().map(|with| with.namespaces.clone()).unwrap_or_default(),
         node_selector: spec.cache.as_ref().map(|cache| cache.node_selector.clone()).unwrap_or_default(),
     }
@@ -102,6 +111,8 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use hearth_core::index::Settings;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
 
     fn dataset(uid: &str, manifest: Option<&str>) -> Dataset {
         let version = manifest.map(|manifest| {
@@ -137,8 +148,13 @@ mod tests {
         holding.status.as_mut().unwrap().held = held
             .map(|(owner, manifest)| hearth_api::HeldVersion { owner: owner.to_owned(), manifest })
             .into();
-        datasets.apply(holding);
+        datasets.apply(holding.clone());
         assert_eq!(facts().unwrap().held, Held::from([("job".to_owned(), ManifestHash([8; 32]))]));
+        holding.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        datasets.apply(holding);
+        assert_eq!((facts().unwrap().manifest, facts().unwrap().held), (None, Held::new()));
+        let versions = [ManifestHash([7; 32]), ManifestHash([8; 32])];
+        assert_eq!(facts().unwrap().ending, Some(versions.into()));
 
         // Deleted and made again while nobody looked.
         datasets.apply(dataset("v", None));

@@ -2,7 +2,7 @@
 //! pods that wait for a warm node, and those that need a version held.
 
 use super::runs::Runs;
-use hearth_api::{Dataset, Warmup};
+use hearth_api::{Dataset, Eviction, Warmup};
 use hearth_core::pod::{Demand, PodFacts};
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -18,6 +18,7 @@ pub struct Known {
     runs: RwLock<Runs>,
     /// Told when a Warmup of a CronWarmup comes, changes or goes.
     run_changes: Notify,
+    evictions: RwLock<HashMap<String, Arc<Eviction>>>,
     waiting: RwLock<HashMap<String, WaitingPod>>,
     holding: RwLock<HashMap<String, HoldingPod>>,
     /// Told when holds may have to be others.
@@ -75,6 +76,11 @@ impl Known {
         self.run_changes.notified().await;
     }
 
+    /// All Evictions.
+    pub fn evictions(&self) -> Vec<Arc<Eviction>> {
+        self.evictions.read().values().cloned().collect()
+    }
+
     /// The pods that wait, by UID.
     pub fn waiting(&self) -> Vec<(String, WaitingPod)> {
         self.waiting.read().iter().map(|(uid, pod)| (uid.clone(), pod.clone())).collect()
@@ -127,6 +133,15 @@ impl Known {
         if was || is {
             self.run_changes.notify_one();
         }
+    }
+
+    /// Returns what was known of it before.
+    pub(super) fn set_eviction(&self, uid: String, eviction: Eviction) -> Option<Arc<Eviction>> {
+        self.evictions.write().insert(uid, Arc::new(eviction))
+    }
+
+    pub(super) fn remove_evictions(&self, gone: impl Fn(&str) -> bool) -> Vec<Arc<Eviction>> {
+        remove(&mut self.evictions.write(), gone)
     }
 
     pub(super) fn set_waiting(&self, uid: &str, pod: Option<WaitingPod>) {

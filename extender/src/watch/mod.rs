@@ -2,6 +2,7 @@
 //! index.
 
 mod datasets;
+mod evictions;
 mod follow;
 mod known;
 mod nodes;
@@ -9,7 +10,7 @@ mod pods;
 mod runs;
 mod warmups;
 
-pub(crate) use datasets::{current_of, held_of, name_of};
+pub(crate) use datasets::{current_of, held_of, is_ending, name_of};
 pub(crate) use follow::{Follower, follow};
 pub use known::{HoldingPod, Known, WaitingPod};
 #[cfg(test)]
@@ -48,7 +49,10 @@ impl Watches {
         let pods = pods::Pods::new(namespace, state.clone(), recorder, known.clone(), leads);
         let nodes = nodes::Nodes::new(state.clone());
         let datasets = datasets::Datasets::new(state.clone(), known.clone());
-        let warmups = warmups::Warmups::new(state.clone(), known);
+        let warmups = warmups::Warmups::new(state.clone(), known.clone());
+        // Nothing else waits for these.
+        let (evictions_done, _) = channel(false);
+        let evictions = evictions::Evictions::new(state.clone(), known);
         let pods = async {
             // Whose Dataset the claim of a pod is of, the Datasets say.
             if shutdown.run_until_cancelled(all_synced([datasets_synced.clone()])).await.is_none() {
@@ -77,6 +81,7 @@ impl Watches {
             pods,
             follow(client.clone(), nodes, nodes_done, shutdown.clone()),
             follow(client.clone(), datasets, datasets_done, shutdown.clone()),
+            follow(client.clone(), evictions, evictions_done, shutdown.clone()),
             warmups,
             synced,
         )?;

@@ -2,9 +2,11 @@
 //!
 //! Which version is worth how much is gathered in `standings`; `choose` goes through what
 //! the store holds and lets [`hearth_core::evict`] decide. Here the decisions are carried
-//! out, one at a time, so that nothing is given up twice for the same need.
+//! out, one at a time, so that nothing is given up twice for the same need. What somebody
+//! asks to be given up, `on_demand` gives up.
 
 mod choose;
+mod on_demand;
 mod standings;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use on_demand::{OnDemand, OnDemandParts};
 pub use standings::StandingParts;
 
 /// How often it is looked whether others have filled the disk.
@@ -51,7 +54,7 @@ const SEARCHES: u32 = 10;
 /// open keeps its room, and some free it later anyway.
 const LATE: Duration = Duration::from_secs(60);
 /// Objects given up at a time: a volume that is being published waits no longer than for them.
-const OBJECTS_AT_ONCE: usize = 256;
+pub(crate) const OBJECTS_AT_ONCE: usize = 256;
 
 /// What making room needs.
 pub struct EvictorParts {

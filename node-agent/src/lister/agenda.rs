@@ -101,10 +101,11 @@ impl Agenda {
     }
 
     fn insert(&mut self, dataset: Arc<Dataset>, now: Instant) {
+        let name = name_of(&dataset);
         if dataset.metadata.deletion_timestamp.is_some() {
+            self.remove(&name);
             return;
         }
-        let name = name_of(&dataset);
         match self.entries.get_mut(&name) {
             Some(entry) => {
                 let same = entry.dataset.uid() == dataset.uid()
@@ -197,6 +198,8 @@ impl Agenda {
 mod tests {
     use super::*;
     use hearth_api::DatasetSpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
 
     fn dataset(name: &str, generation: i64, refresh: &str) -> Dataset {
         let spec = serde_json::json!({"origins": [{"uri": "s3://bucket"}], "refresh": refresh});
@@ -292,6 +295,11 @@ mod tests {
         agenda.applied(dataset("b", 1, "Never"), now);
         agenda.deleted(&dataset("b", 1, "Never"));
         assert_eq!(agenda.next_look(now), None);
+        agenda.applied(dataset("b", 1, "Never"), now);
+        let mut leaving = dataset("b", 2, "Never");
+        leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        agenda.applied(leaving, now);
+        assert_eq!(agenda.next_look(now), None, "it is being deleted");
         agenda.ended(&"ns/b".into(), ending(None, true), now);
     }
 }

@@ -12,8 +12,9 @@ use crate::metrics::Metrics;
 use crate::replicas::{Known, Replica};
 use crate::store::Store;
 use crate::versions::Told;
-use crate::views::InUse;
+use crate::views::{InUse, ViewError};
 use hearth_core::manifest::ManifestHash;
+use hearth_core::wire::eviction::{EvictionDone, EvictionOrder};
 use hearth_core::wire::report::{NodeStatus, Orders, Speaker, Want};
 use orders::{Desk, Union};
 use parking_lot::Mutex;
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// How often it is seen to that silent replicas no longer count.
 const TICK: Duration = Duration::from_secs(10);
 
+/// How a version is forgotten.
+pub type Forget = Arc<dyn Fn(&ManifestHash) -> Result<(), ViewError> + Send + Sync>;
+
 /// What reporting needs.
 pub struct ReporterParts {
     /// Who speaks.
@@ -42,10 +46,16 @@ pub struct ReporterParts {
     pub replicas: Known,
     /// Which versions pods read.
     pub in_use: InUse,
+    /// Forgets a version that nobody uses; blocks on the disk.
+    pub forget: Forget,
     /// Where the versions go that pods are to get.
     pub versions: watch::Sender<Told>,
     /// How fetching does.
     pub fill: watch::Receiver<FillStatus>,
+    /// Where that goes which is to be given up.
+    pub evictions: watch::Sender<Vec<EvictionOrder>>,
+    /// What was.
+    pub evicted: watch::Receiver<Vec<EvictionDone>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -56,7 +66,10 @@ struct Shared {
     store: Store,
     manifests: Manifests,
     in_use: InUse,
+    forget: Forget,
     fill: watch::Receiver<FillStatus>,
+    evictions: watch::Sender<Vec<EvictionOrder>>,
+    evicted: watch::Receiver<Vec<EvictionDone>>,
     metrics: Arc<Metrics>,
     desk: Mutex<Desk>,
     union: watch::Sender<Union>,
@@ -86,14 +99,29 @@ impl LastReport {
 impl Reporter {
     /// Nothing is reported yet; the receiver follows what the replicas want fetched.
     pub fn new(parts: ReporterParts) -> (Self, watch::Receiver<Vec<Want>>) {
-        let ReporterParts { speaker, store, manifests, replicas, in_use, versions, fill, metrics } = parts;
+        let ReporterParts {
+            speaker,
+            store,
+            manifests,
+            replicas,
+            in_use,
+            forget,
+            versions,
+            fill,
+            evictions,
+            evicted,
+            metrics,
+        } = parts;
         let (wants, receiver) = watch::channel(Vec::new());
         let shared = Arc::new(Shared {
             speaker,
             store,
             manifests,
             in_use,
+            forget,
             fill,
+            evictions,
+            evicted,
             metrics,
             desk: Mutex::default(),
             union: watch::Sender::new(Union::default()),
@@ -174,6 +202,8 @@ impl Shared {
             used_bytes: usage.used_bytes,
             origin_bytes_per_second: fill.origin_bytes_per_second,
             troubles: fill.troubles.clone(),
+            in_use: self.in_use.versions(),
+            evictions: self.evicted.borrow().clone(),
         }
     }
 
@@ -194,6 +224,7 @@ impl Shared {
             (desk.union(now), desk.told(now))
         };
         self.wants.send_if_modified(|wants| replace(wants, &union.wants));
+        self.evictions.send_if_modified(|before| replace(before, &union.evictions));
         self.union.send_if_modified(|before| replace(before, &union));
         self.versions.send_if_modified(|before| replace(before, &told));
     }

@@ -2,6 +2,7 @@
 
 use crate::versions::Told;
 use hearth_core::manifest::ManifestHash;
+use hearth_core::wire::eviction::EvictionOrder;
 use hearth_core::wire::report::{Adoption, Orders, Want};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub(super) struct Union {
     pub(super) wants: Vec<Want>,
     pub(super) adopt: Vec<Adoption>,
     pub(super) retire: Vec<ManifestHash>,
+    pub(super) evictions: Vec<EvictionOrder>,
 }
 
 impl Desk {
@@ -63,9 +65,19 @@ impl Desk {
 
     /// The orders of the replicas that speak; of all when none does.
     fn heeded(&self, now: Instant) -> Vec<&Orders> {
-        let speaks = |entry: &&Entry| now.saturating_duration_since(entry.heard) <= SILENT;
-        let any = self.0.values().any(|entry| speaks(&entry));
-        self.0.values().filter(|entry| !any || speaks(entry)).map(|entry| &entry.orders).collect()
+        let any = self.0.values().any(|entry| speaks(entry, now));
+        self.0.values().filter(|entry| !any || speaks(entry, now)).map(|entry| &entry.orders).collect()
+    }
+
+    /// What is to be given up, as those replicas say that speak: one that does not may
+    /// not know what is finished.
+    fn evictions(&self, now: Instant) -> Vec<EvictionOrder> {
+        let speaking = self.0.values().filter(|entry| speaks(entry, now));
+        let orders: BTreeMap<&str, &EvictionOrder> = speaking
+            .flat_map(|entry| &entry.orders.evictions)
+            .map(|order| (order.id.as_str(), order))
+            .collect();
+        orders.into_values().cloned().collect()
     }
 
     /// Which versions pods get.
@@ -103,13 +115,23 @@ impl Desk {
             .copied()
             .filter(|hash| !needed.contains(hash) && heeded.iter().all(|orders| orders.retire.contains(hash)))
             .collect();
-        Union { wants, adopt: adopt.into_values().cloned().collect(), retire: retire.into_iter().collect() }
+        Union {
+            wants,
+            adopt: adopt.into_values().cloned().collect(),
+            retire: retire.into_iter().collect(),
+            evictions: self.evictions(now),
+        }
     }
+}
+
+fn speaks(entry: &Entry, now: Instant) -> bool {
+    now.saturating_duration_since(entry.heard) <= SILENT
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_core::wire::eviction::Evicts;
 
     fn want(manifest: u8, priority: i32, generation: i64) -> Want {
         Want {
@@ -142,7 +164,7 @@ mod tests {
                 wants: vec![want(1, 5, 2)],
                 adopt: vec![adopt(b)],
                 retire: vec![a, c],
-                versions: None,
+                ..Orders::default()
             }),
         );
         desk.heard(
@@ -153,7 +175,7 @@ mod tests {
                 wants: vec![want(1, 9, 1)],
                 adopt: vec![adopt(b)],
                 retire: vec![a, b, c, d],
-                versions: None,
+                ..Orders::default()
             }),
         );
         let union = desk.union(now);
@@ -173,6 +195,24 @@ mod tests {
         assert_eq!(desk.union(later).wants.len(), 0);
         desk.heard(replica(1), later, 2, None);
         assert_eq!(desk.union(later).wants.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_to_be_given_up_is_asked_for_by_those_who_speak_and_once() {
+        let start = Instant::now();
+        let mut desk = Desk::default();
+        let order = EvictionOrder {
+            id: "e".into(),
+            dataset: "ns/d".into(),
+            versions: vec![],
+            globs: vec![],
+            what: Evicts::Data,
+        };
+        let orders = Orders { evictions: vec![order.clone()], ..Orders::default() };
+        desk.heard(replica(1), start, 1, Some(orders.clone()));
+        desk.heard(replica(2), start, 1, Some(orders));
+        assert_eq!(desk.union(start).evictions, [order]);
+        assert!(desk.union(start + SILENT * 2).evictions.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

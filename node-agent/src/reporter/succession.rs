@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::orders::Union;
-use crate::manifests::blocking;
+use crate::store::StoreError;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::Adoption;
 use std::collections::BTreeMap;
@@ -74,8 +74,9 @@ async fn retire(shared: &Shared, retiring: &BTreeMap<ManifestHash, Instant>) -> 
             settled = false;
             continue;
         };
-        let (store, hash) = (shared.store.clone(), *hash);
-        match blocking(move || store.retire(&hash)).await {
+        let (forget, hash) = (shared.forget.clone(), *hash);
+        let forgotten = tokio::task::spawn_blocking(move || forget(&hash)).await;
+        match forgotten.unwrap_or_else(|_| Err(StoreError::Closed.into())) {
             Ok(()) => tracing::info!(manifest = ?hash, "a version that nobody names is forgotten"),
             Err(error) => {
                 settled = false;

@@ -112,6 +112,10 @@ impl World {
         let (told, versions) = versions::channel();
         let (reporter, wants) = Reporter::new(ReporterParts {
             in_use: Default::default(),
+            forget: {
+                let store = store.clone();
+                Arc::new(move |hash: &ManifestHash| store.retire(hash).map_err(ViewError::from))
+            },
             versions: told,
             speaker: Speaker {
                 node: "n".into(),
@@ -123,6 +127,8 @@ impl World {
             manifests: Manifests::new(store.clone(), replicas.clone()),
             replicas,
             fill,
+            evictions: watch::Sender::default(),
+            evicted: watch::channel(Vec::new()).1,
             metrics: metrics(),
         });
         let last = reporter.last_report();
@@ -286,6 +292,7 @@ async fn orders_are_carried_out() {
             dataset: "ns/d".into(),
             choice: Choice::Held("job".into()),
         }]),
+        evictions: vec![],
     };
     let reply = Reply { orders: Some(orders.clone()), ..applied() };
     world.extender.played.lock().answers.push_back(Answer::Reply(reply));

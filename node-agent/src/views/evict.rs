@@ -4,7 +4,9 @@
 use super::error::{ViewError, io_error};
 use super::record::Record;
 use super::{Inner, Views};
+use crate::evict::OBJECTS_AT_ONCE;
 use crate::store::{BlockSets, Evicted, StoreError};
+use hearth_core::evict::Amount;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
 use hearth_core::selection::Selection;
 use roaring::RoaringBitmap;
@@ -76,15 +78,46 @@ impl Views {
         // Nothing is published as whole meanwhile.
         let _alone = inner.links.write();
         let shown = inner.shown()?;
-        inner.unlinking.begin().map_err(io_error("cannot mark the end of files in", &inner.directory))?;
-        let evicted = inner.store.evict(hash, files, shown)?;
-        evicted.blocks.iter().try_for_each(|(hash, blocks)| inner.trees.unlink(hash, blocks))?;
-        inner.unlinking.end().map_err(io_error("cannot mark the end of files in", &inner.directory))?;
-        Ok(evicted)
+        inner.evict(hash, files, shown)
+    }
+
+    /// Forgets a version that is in nobody's use: first what no other version holds, some
+    /// files at a time, so that the reports tell how much is left, and then itself. How much
+    /// was given up. Blocks on the disk.
+    pub fn forget(&self, hash: &ManifestHash) -> Result<Amount, ViewError> {
+        let inner = &self.0;
+        let mut amount = Amount::default();
+        if let (Some(manifest), Some(held)) = (inner.readable(hash)?, inner.store.held(hash)) {
+            let others = inner.store.manifests().into_iter().filter(|(other, _)| other != hash);
+            let stay = others.filter_map(|(other, _)| Some((other, inner.store.held(&other)?)));
+            let stay: Arc<BlockSets> = Arc::new(stay.collect());
+            let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
+            for files in files.chunks(OBJECTS_AT_ONCE) {
+                inner.finish_unlinking()?;
+                let _alone = inner.links.write();
+                amount = amount.plus(inner.evict(hash, files, stay.clone())?.amount);
+            }
+        }
+        inner.store.retire(hash)?;
+        Ok(amount)
     }
 }
 
 impl Inner {
+    /// Gives objects up with their links. The caller is alone with these.
+    fn evict(
+        &self,
+        hash: &ManifestHash,
+        files: &[usize],
+        stay: Arc<BlockSets>,
+    ) -> Result<Evicted, ViewError> {
+        self.unlinking.begin().map_err(io_error("cannot mark the end of files in", &self.directory))?;
+        let evicted = self.store.evict(hash, files, stay)?;
+        evicted.blocks.iter().try_for_each(|(hash, blocks)| self.trees.unlink(hash, blocks))?;
+        self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))?;
+        Ok(evicted)
+    }
+
     fn shown(&self) -> Result<Arc<BlockSets>, ViewError> {
         let (changes, records) = {
             let published = self.published.lock();

@@ -1,6 +1,8 @@
 //! Room that is made while volumes are published.
 
 use super::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 
 const FILES: usize = 12;
 const SIZE: usize = 100_000;
@@ -138,4 +140,47 @@ async fn a_volume_is_published_whole_or_not_while_files_are_given_up() {
         world.shows_all(&name).await;
         world.unpublish(&name).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_version_that_is_forgotten_takes_its_links_and_leaves_what_others_hold() {
+    if !may_mount() {
+        return;
+    }
+    let mut world = World::of_files(3 * ALL).await;
+    world.publish_all("old").await.unwrap();
+    let old = world.store.manifests()[0].0;
+    // All but one file change at the origin.
+    for (seed, (key, bytes)) in world.content.iter_mut().enumerate().skip(1) {
+        *bytes = content(seed + 100, SIZE);
+        world.fake.faults.lock().put(key.as_bytes(), bytes);
+    }
+    world.list(&[]).await;
+    world.publish_all("new").await.unwrap();
+    world.unpublish("old").await;
+    assert_eq!(world.object_files(), 2 * FILES - 1);
+    let forgotten = tokio::task::block_in_place(|| world.views.forget(&old)).unwrap();
+    assert_eq!(forgotten.objects as usize, FILES - 1);
+    assert_eq!(forgotten.bytes as usize, (FILES - 1) * SIZE);
+    assert_eq!((world.object_files(), world.store.held(&old)), (FILES, None));
+    eventually(|| "its links to be gone".into(), || world.links(&old) == 0).await;
+    world.shows_all("new").await;
+    world.unpublish("new").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_being_deleted_is_mounted_by_nobody_who_has_it_not() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::of_files(2 * ALL).await;
+    world.publish_all("one").await.unwrap();
+    let mut ending = dataset(&world.fake);
+    ending.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    world.api.put(DATASET, &ending);
+    assert_eq!(world.publish_all("one").await.unwrap(), Published::Before);
+    let refused = world.publish_all("two").await.unwrap_err();
+    assert!(matches!(&refused, ViewError::NotFound(why) if why.contains("is being deleted")), "{refused}");
+    world.shows_all("one").await;
+    world.unpublish("one").await;
 }

@@ -74,10 +74,9 @@ impl InUse {
         self.state.lock().used.contains_key(hash)
     }
 
-    /// How many versions are in use.
-    #[cfg(test)]
-    pub fn versions(&self) -> usize {
-        self.state.lock().used.len()
+    /// The versions that are in use.
+    pub fn versions(&self) -> Vec<ManifestHash> {
+        self.state.lock().used.keys().copied().collect()
     }
 }
 
@@ -117,6 +116,6 @@ mod tests {
         assert!(in_use.acquire(hash).await.is_none(), "it waits, and not for ever");
         let (used, ()) = tokio::join!(in_use.acquire(hash), async { drop(retiring) });
         assert!(used.is_some());
-        assert_eq!(in_use.versions(), 1);
+        assert_eq!(in_use.versions(), [hash]);
     }
 }

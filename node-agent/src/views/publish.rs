@@ -88,6 +88,13 @@ impl Views {
         // Who may read is asked every time: a grant may have been taken back.
         let dataset = self.permitted(&request.namespace, &asked).await?;
         let known = self.0.published.lock().records.get(&request.volume, &request.target).cloned();
+        // Whoever has it keeps it.
+        if known.is_none() && dataset.metadata.deletion_timestamp.is_some() {
+            return Err(ViewError::NotFound(format!(
+                "Dataset {} is being deleted: nothing more is mounted of it; make it again, or take it out of the pod",
+                asked.name()
+            )));
+        }
         let hash = match known.as_ref().and_then(Record::manifest) {
             Some(hash) => hash,
             None => self.version(&request, &asked, &dataset).await?,

@@ -322,7 +322,7 @@ async fn a_volume_shows_the_dataset_read_only() {
     assert_eq!(world.seen("two"), world.expected("", |_| true));
     assert_eq!(world.views.state("csi-one", &target).await.unwrap(), None);
     world.unpublish("two").await;
-    assert_eq!((world.views.counts(), world.views.in_use().versions()), ((0, 0), 0));
+    assert_eq!((world.views.counts(), world.views.in_use().versions().len()), ((0, 0), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ mod objects;
 mod status;
 
 use super::answer::{Answer, answer};
-use super::{Duties, FIELD_MANAGER, apply_status};
+use super::{Duties, FIELD_MANAGER, apply_status, delete_seen};
 use crate::watch::{Follower, follow};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
@@ -212,7 +212,7 @@ impl Duties {
     ) -> Result<Option<Timestamp>, String> {
         for name in &plan.delete {
             let Some(at) = warmups.iter().position(|warmup| warmup.name_any() == *name) else { continue };
-            let deleted = self.delete_warmup(&warmups[at]).await;
+            let deleted = delete_seen(&self.warmups_of(&warmups[at]), &*warmups[at]).await;
             deleted
                 .map_err(|why| format!("its Warmup {name} was not deleted, which is tried again: {why}"))?;
             tracing::info!(cronwarmup = cron.name_any(), warmup = name, "deleted: it is superfluous");
@@ -277,6 +277,7 @@ mod tests {
             recorder: events::channel(false, state.clone()).0,
             known: Arc::new(Known::default()),
             state,
+            removal_patience: Duration::ZERO,
         }
     }
 

@@ -1,0 +1,201 @@
+//! How far an Eviction is, and what its owner is told.
+
+use crate::explain::{self, names};
+use crate::wire::eviction::{EvictionDone, KeptWhy};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How far an Eviction is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Its Dataset exists.
+    pub exists: bool,
+    /// Nodes that are to do it.
+    pub nodes_wanted: usize,
+    /// Of those, nodes that have done it.
+    pub nodes_done: usize,
+    /// Nodes that answer and have not done it yet.
+    pub working: Vec<Arc<str>>,
+    /// Nodes that do not answer, or have no agent.
+    pub silent: Vec<Arc<str>>,
+    /// Files that were given up.
+    pub files: u64,
+    /// Their bytes that were there.
+    pub bytes: u64,
+    /// Files and bytes that stay, by why.
+    pub kept: BTreeMap<KeptWhy, (u64, u64)>,
+    /// Nodes where some of it is wanted, and is fetched again.
+    pub again: Vec<Arc<str>>,
+    /// What failed on a node, at most one of each.
+    pub failed: Vec<(Arc<str>, String)>,
+}
+
+/// What is said of an Eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// It is finished, well or not.
+    pub finished: bool,
+    /// All nodes have done it, and nothing failed.
+    pub complete: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Progress {
+    /// A node has done it.
+    pub fn add(&mut self, node: &Arc<str>, done: &EvictionDone) {
+        self.nodes_wanted += 1;
+        self.nodes_done += 1;
+        self.files += done.files;
+        self.bytes += done.bytes;
+        for kept in &done.kept {
+            let (files, bytes) = self.kept.entry(kept.why).or_default();
+            *files += kept.files;
+            *bytes += kept.bytes;
+        }
+        if done.again {
+            self.again.push(node.clone());
+        }
+        self.failed.extend(done.error.clone().map(|error| (node.clone(), error)));
+    }
+
+    /// A node has not done it yet.
+    pub fn waits_for(&mut self, node: Arc<str>, answers: bool) {
+        self.nodes_wanted += 1;
+        match answers {
+            true => self.working.push(node),
+            false => self.silent.push(node),
+        }
+    }
+
+    /// What is said, when its time is over or is not.
+    pub fn say(&self, is_late: bool) -> Said {
+        if !self.exists {
+            let message = "spec.dataset.name names no Dataset of this namespace: what nodes had of one that was deleted goes by itself".to_owned();
+            return Said { finished: true, complete: false, reason: "NoDataset", message };
+        }
+        if self.nodes_wanted == 0 {
+            let message = "no node with an agent matches: see spec.nodes".to_owned();
+            return Said { finished: is_late, complete: false, reason: "NoNodes", message };
+        }
+        let missing: Vec<Arc<str>> = self.working.iter().chain(&self.silent).cloned().collect();
+        if !missing.is_empty() {
+            return match is_late {
+                true => Said {
+                    finished: true,
+                    complete: false,
+                    reason: "DeadlineExceeded",
+                    message: format!(
+                        "{} did not do it within spec.activeDeadlineSeconds: make another Eviction for what they hold",
+                        names(&missing)
+                    ),
+                },
+                false => Said {
+                    finished: false,
+                    complete: false,
+                    reason: "Evicting",
+                    message: format!("waiting for {}", names(&missing)),
+                },
+            };
+        }
+        match self.failed.first() {
+            Some((node, error)) => Said {
+                finished: true,
+                complete: false,
+                reason: "Failed",
+                message: format!("{node}: {error}"),
+            },
+            None => Said { finished: true, complete: true, reason: "Evicted", message: self.outcome() },
+        }
+    }
+
+    fn outcome(&self) -> String {
+        let mut parts = vec![format!("{} of {} files were given up", explain::bytes(self.bytes), self.files)];
+        for (why, (files, bytes)) in &self.kept {
+            let why = match why {
+                KeptWhy::Mounted => "since pods have them mounted",
+                KeptWhy::Wanted => "since a pod or a Warmup needs their version",
+                KeptWhy::Written => "since they were being written",
+            };
+            parts.push(format!("{} of {files} files stay {why}", explain::bytes(*bytes)));
+        }
+        if !self.again.is_empty() {
+            parts.push(format!(
+                "pods or Warmups want some of it on {}, where it is fetched again within a minute",
+                names(&self.again)
+            ));
+        }
+        parts.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::eviction::Kept;
+    use proptest::prelude::*;
+
+    fn done(bytes: u64, kept: Vec<Kept>, again: bool) -> EvictionDone {
+        EvictionDone { id: "e".into(), files: 1, bytes, kept, again, error: None }
+    }
+
+    #[test]
+    fn it_is_said_what_went_what_stays_and_what_comes_back() {
+        let mut progress = Progress { exists: true, ..Progress::default() };
+        assert_eq!(progress.say(false).reason, "NoNodes");
+        let kept = Kept { why: KeptWhy::Mounted, files: 2, bytes: 3_000 };
+        progress.add(&"a".into(), &done(1_000, vec![kept], true));
+        progress.add(&"b".into(), &done(500, vec![kept], false));
+        assert_eq!(
+            progress.say(false),
+            Said {
+                finished: true,
+                complete: true,
+                reason: "Evicted",
+                message: "1.5 kB of 2 files were given up; 6.0 kB of 4 files stay since pods have them mounted; pods or Warmups want some of it on a, where it is fetched again within a minute".into()
+            }
+        );
+        progress.waits_for("c".into(), false);
+        assert_eq!(
+            (progress.say(false).message.as_str(), progress.say(false).finished),
+            ("waiting for c", false)
+        );
+        let late = progress.say(true);
+        assert_eq!((late.finished, late.complete, late.reason), (true, false, "DeadlineExceeded"));
+        let broken = EvictionDone { error: Some("the disk fails".into()), ..done(0, vec![], false) };
+        let mut progress = Progress { exists: true, ..Progress::default() };
+        progress.add(&"a".into(), &broken);
+        assert_eq!(
+            (progress.say(false).complete, progress.say(false).message.as_str()),
+            (false, "a: the disk fails")
+        );
+        assert_eq!(Progress::default().say(false).reason, "NoDataset");
+    }
+
+    proptest! {
+        /// It ends when all have done it, or in time; and it is complete only when all have.
+        #[test]
+        fn it_ends_and_claims_nothing_that_was_not_done(
+            nodes in prop::collection::vec(0_u8..4, 0..12),
+            is_late: bool,
+        ) {
+            let mut progress = Progress { exists: true, ..Progress::default() };
+            for (number, state) in nodes.iter().enumerate() {
+                let node: Arc<str> = format!("n{number}").into();
+                match state {
+                    0 => progress.waits_for(node, true),
+                    1 => progress.waits_for(node, false),
+                    2 => progress.add(&node, &done(1, vec![], false)),
+                    _ => progress.add(&node, &EvictionDone { error: Some("no".into()), ..done(1, vec![], false) }),
+                }
+            }
+            let said = progress.say(is_late);
+            let all = nodes.iter().all(|state| *state >= 2) && !nodes.is_empty();
+            prop_assert_eq!(progress.nodes_wanted, nodes.len());
+            prop_assert_eq!(said.finished, all || is_late);
+            prop_assert_eq!(said.complete, all && nodes.iter().all(|state| *state == 2));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Which nodes still hold something of a Dataset that is being deleted.
+
+use super::datasets::Dataset;
+use super::node::{Node, Reported};
+use super::{ClusterIndex, DatasetName, Millis, NodeId};
+use crate::manifest::ManifestHash;
+use crate::removal::Holders;
+use crate::selection::Selection;
+use hashbrown::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The Datasets that are being deleted, as far as versions are concerned.
+pub(super) struct Endings<'a> {
+    names: HashSet<String>,
+    versions: HashSet<&'a ManifestHash>,
+}
+
+impl<'a> Endings<'a> {
+    pub(super) fn of(datasets: &'a HashMap<DatasetName, Dataset>) -> Self {
+        let ending = |(name, dataset): (&'a DatasetName, &'a Dataset)| {
+            dataset.facts.ending.as_ref().map(|versions| (name, versions))
+        };
+        let mut endings = Self { names: HashSet::new(), versions: HashSet::new() };
+        for (name, versions) in datasets.iter().filter_map(ending) {
+            endings.names.insert(name.to_string());
+            endings.versions.extend(versions);
+        }
+        endings
+    }
+
+    /// Whether a version that no Dataset names any more was one of theirs.
+    pub(super) fn end(&self, version: &ManifestHash, dataset: &str) -> bool {
+        self.names.contains(dataset) || self.versions.contains(version)
+    }
+}
+
+impl ClusterIndex {
+    /// Who holds something of a Dataset that is being deleted; `None` when it is not. What
+    /// other Datasets name, too, is theirs and does not count. `agents` are the nodes that
+    /// have an agent: one that has not reported may hold anything.
+    pub fn holders<'a>(
+        &self,
+        now: Millis,
+        name: &DatasetName,
+        agents: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Holders> {
+        let ending = self.datasets.get(name)?.facts.ending.as_ref()?;
+        let dataset = name.to_string();
+        let named: HashSet<ManifestHash> = self
+            .datasets
+            .values()
+            .filter_map(|dataset| dataset.facts.manifest)
+            .chain(self.held_versions())
+            .collect();
+        let is_its = |(hash, reported): &(&ManifestHash, &Reported)| {
+            (reported.dataset == dataset || ending.contains(*hash)) && !named.contains(*hash)
+        };
+        let mut holders = Holders::default();
+        for (id, node) in self.nodes.iter() {
+            let held: Vec<&ManifestHash> =
+                node.reported.iter().filter(is_its).map(|(hash, _)| hash).collect();
+            if held.is_empty() {
+                continue;
+            }
+            match self.is_live(node, now) {
+                false => holders.silent.push(node.name.clone()),
+                true if held.iter().all(|hash| node.reads(hash)) => holders.reading.push(node.name.clone()),
+                true => {
+                    let bytes = held.iter().map(|hash| self.bytes_held(hash, id)).sum();
+                    holders.letting_go.push((node.name.clone(), bytes));
+                }
+            }
+        }
+        let unheard = agents.into_iter().filter(|node| self.heard(node).is_none());
+        holders.silent.extend(unheard.map(Arc::from));
+        holders.sort();
+        Some(holders)
+    }
+
+    /// Bytes that a node holds of a version; 0 as long as its manifest is not here.
+    fn bytes_held(&self, version: &ManifestHash, node: NodeId) -> u64 {
+        let counted = self.versions.get(version).and_then(|version| version.counted(&Selection::all()));
+        counted.and_then(|counted| counted.by_node.get(&node)).copied().unwrap_or(0)
+    }
+}
+
+impl Node {
+    /// Whether it said that pods there read this version.
+    fn reads(&self, version: &ManifestHash) -> bool {
+        self.session.as_ref().is_some_and(|session| session.status.in_use.contains(version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster, dataset, delta, manifest, name, snapshot};
+    use super::*;
+    use crate::block::BLOCK_SIZE;
+    use crate::index::{DatasetFacts, WarmupFacts};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn ending(versions: &[ManifestHash]) -> DatasetFacts {
+        let ending = Some(versions.iter().copied().collect::<BTreeSet<_>>());
+        DatasetFacts { uid: "d".into(), generation: 2, ending, ..DatasetFacts::default() }
+    }
+
+    fn holders(index: &ClusterIndex, now: u64, agents: &[&str]) -> Holders {
+        index.holders(Millis(now), &name(), agents.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn nodes_are_told_at_once_to_forget_what_is_being_deleted_and_to_fetch_no_more() {
+        let (mut index, hash, _) = cluster(&["a", "b"]);
+        index.set_datasets_synced();
+        index.set_warmup(
+            "w",
+            WarmupFacts {
+                subject: "w".to_owned(),
+                dataset: name(),
+                selection: Selection::all(),
+                node_selector: BTreeMap::new(),
+                replicas: None,
+                priority: 0,
+            },
+        );
+        index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+        index.apply(Millis(0), snapshot("b", &[]));
+        assert_eq!(index.holders(Millis(0), &name(), []), None, "nobody asked for its end");
+        assert_eq!(index.orders(Millis(0), "b").0.wants.len(), 1);
+        index.set_dataset(&name(), ending(&[hash]));
+        let orders = index.orders(Millis(0), "a").0;
+        assert_eq!((orders.wants.len(), orders.retire.as_slice()), (0, [hash].as_slice()));
+        assert!(index.orders(Millis(0), "b").0.wants.is_empty());
+        let problem = index.warmup_progress(Millis(0), "w").unwrap().problem.unwrap();
+        assert!(problem.starts_with("Dataset ns/set is being deleted"), "{problem}");
+        assert_eq!(holders(&index, 0, &["a", "b"]).letting_go, [("a".into(), BLOCK_SIZE)]);
+        // Gone, and made again.
+        index.apply(Millis(0), snapshot("a", &[]));
+        assert_eq!(holders(&index, 0, &["a", "b"]), Holders::default());
+        index.remove_dataset(&name());
+        index.set_dataset(&name(), DatasetFacts { uid: "another".into(), ..dataset(hash) });
+        assert_eq!(index.holders(Millis(0), &name(), []), None);
+    }
+
+    #[test]
+    fn older_versions_count_and_what_others_name_does_not() {
+        let (mut index, hash, _) = cluster(&["a"]);
+        index.set_datasets_synced();
+        let (older, _) = manifest(&["9"], &[]);
+        index.apply(Millis(0), snapshot("a", &[(hash, &[0]), (older, &[0])]));
+        let other = DatasetName::new("ns", "other");
+        index.set_dataset(&other, DatasetFacts { uid: "o".into(), ..dataset(hash) });
+        index.set_dataset(&name(), ending(&[hash]));
+        assert_eq!(index.orders(Millis(0), "a").0.retire, [older]);
+        assert_eq!(holders(&index, 0, &[]).letting_go.len(), 1);
+        index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+        assert_eq!(holders(&index, 0, &[]), Holders::default(), "the rest is the other one's");
+        index.remove_dataset(&other);
+        assert_eq!(holders(&index, 0, &[]).letting_go.len(), 1);
+    }
+
+    #[test]
+    fn who_reads_keeps_it_and_who_is_silent_is_told_apart() {
+        let (mut index, hash, _) = cluster(&["a", "b"]);
+        let mut reading = snapshot("a", &[(hash, &[0])]);
+        reading.status.in_use = vec![hash];
+        index.apply(Millis(0), reading);
+        index.apply(Millis(0), snapshot("b", &[(hash, &[0])]));
+        index.set_dataset(&name(), ending(&[hash]));
+        index.apply(Millis(20_000), {
+            let mut report = delta("a", 1, hash, &[], &[]);
+            report.status.in_use = vec![hash];
+            report
+        });
+        let seen = holders(&index, 20_000, &["a", "b", "c"]);
+        assert_eq!((seen.reading, seen.silent), (vec!["a".into()], vec!["b".into(), "c".into()]));
+        assert!(seen.letting_go.is_empty());
+        // Its pod has ended.
+        index.apply(Millis(20_000), delta("a", 2, hash, &[], &[]));
+        assert_eq!(holders(&index, 20_000, &[]).letting_go.len(), 1);
+        index.remove_node("b");
+        assert!(holders(&index, 20_000, &[]).silent.is_empty(), "a node that is gone holds nothing");
+    }
+}

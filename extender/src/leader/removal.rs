@@ -1,0 +1,244 @@
+//! Deleted Datasets stay until no node holds their bytes, and say how far that is.
+//!
+//! A finalizer keeps them, which is put on every Dataset and taken off by this alone. So it
+//! is also taken off when Hearth itself is uninstalled, which its namespace tells before
+//! anything else goes: nobody would be left to do it.
+
+use super::answer::{Answer, answer};
+use super::dataset_status::Part;
+use super::{Duties, SETTLED_AFTER, apply_status};
+use crate::watch::{is_ending, name_of};
+use futures::{StreamExt, TryStreamExt};
+use hearth_api::{CACHED_DATA, ConditionStatus, Dataset};
+use hearth_core::removal::{Removal, Step};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Who puts the finalizer on and takes it off, in managedFields: not the one of the status,
+/// whose parts are applied.
+const FIELD_MANAGER: &str = "hearth-extender-removal";
+/// Shortest time between two looks.
+const GAP: Duration = Duration::from_millis(100);
+/// How often Datasets that are being deleted are looked at when none changes: nodes let go.
+const EVERY: Duration = Duration::from_secs(1);
+/// Writes at one time. When Hearth is uninstalled its rights go soon after its namespace.
+const WRITES: usize = 32;
+
+/// The Datasets that are being deleted, by UID, for as long as this replica leads.
+type Watched = HashMap<String, Removal>;
+
+impl Duties {
+    pub(super) async fn removals(&self) {
+        // To a leader that does not know all Datasets yet, what they share would seem nobody's.
+        self.synced().await;
+        let (tell, leaving) = watch::channel(false);
+        tokio::join!(self.watch_own_namespace(tell), self.remove_deleted(leaving));
+    }
+
+    /// Tells when Hearth's own namespace is being deleted.
+    async fn watch_own_namespace(&self, leaving: watch::Sender<bool>) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let seen = watcher::watch_object(namespaces, &self.namespace).default_backoff();
+        let mut seen = std::pin::pin!(seen);
+        loop {
+            match seen.try_next().await {
+                Ok(Some(namespace)) => {
+                    let is_leaving =
+                        namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some());
+                    leaving.send_if_modified(|before| std::mem::replace(before, is_leaving) != is_leaving);
+                }
+                Ok(None) => return std::future::pending().await,
+                Err(error) => tracing::debug!("the namespace {} cannot be seen: {error}", self.namespace),
+            }
+        }
+    }
+
+    async fn remove_deleted(&self, mut leaving: watch::Receiver<bool>) {
+        let mut changes = self.known.dataset_changes();
+        let mut watched = Watched::new();
+        loop {
+            changes.mark_unchanged();
+            let is_leaving = *leaving.borrow_and_update();
+            match is_leaving {
+                true => self.let_all_go().await,
+                false => self.look_at_removals(&mut watched).await,
+            }
+            tokio::time::sleep(GAP).await;
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = leaving.changed() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    /// Hearth is being uninstalled.
+    async fn let_all_go(&self) {
+        let mut datasets = self.known.datasets();
+        datasets.retain(|dataset| is_guarded(dataset));
+        if !datasets.is_empty() {
+            tracing::info!(
+                datasets = datasets.len(),
+                "Hearth is being uninstalled: no Dataset waits for it any more"
+            );
+        }
+        self.guard(datasets, false).await;
+    }
+
+    async fn look_at_removals(&self, watched: &mut Watched) {
+        let (ending, others): (Vec<_>, Vec<_>) =
+            self.known.datasets().into_iter().partition(|dataset| is_ending(dataset));
+        self.guard(others.into_iter().filter(|dataset| !is_guarded(dataset)).collect(), true).await;
+        // To an extender that has just started nobody seems to hold anything.
+        if self.state.readiness(SETTLED_AFTER).is_err() {
+            return;
+        }
+        let mut before = std::mem::take(watched);
+        let mut steps = Vec::new();
+        for dataset in ending.into_iter().filter(|dataset| is_guarded(dataset)) {
+            let uid = dataset.uid().unwrap_or_default();
+            let mut removal = before.remove(&uid).unwrap_or_default();
+            steps.extend(self.next(&mut removal, &dataset).map(|step| (dataset, step)));
+            watched.insert(uid, removal);
+        }
+        let steps = futures::stream::iter(steps).map(|(dataset, step)| async move {
+            if let Err(why) = self.take(&dataset, step).await {
+                tracing::warn!(dataset = %name_of(&dataset), "its removal cannot go on yet: {why}");
+            }
+        });
+        steps.buffer_unordered(WRITES).collect::<()>().await;
+    }
+
+    /// What is next for one that is being deleted; `None` before the index knows of that.
+    fn next(&self, removal: &mut Removal, dataset: &Dataset) -> Option<Step> {
+        let now = self.state.now().monotonic;
+        let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
+        let agents = agents.iter().map(String::as_str);
+        let holders = self.state.read(|index| index.holders(now, &name_of(dataset), agents))?;
+        Some(removal.next(&holders, waited(dataset, Timestamp::now()), self.removal_patience))
+    }
+
+    async fn take(&self, dataset: &Dataset, step: Step) -> Result<(), String> {
+        let (name, uid) = (name_of(dataset), dataset.uid().unwrap_or_default());
+        let outcome = match step {
+            Step::Wait(message) => return self.say(dataset, message).await,
+            Step::Done(reading) => {
+                if let Some(by) = reading {
+                    self.recorder.still_read(&name, &uid, by);
+                }
+                "done"
+            }
+            Step::GiveUp(left) => {
+                tracing::warn!(dataset = %name, "it is deleted, and its bytes are not all gone: {left}");
+                self.recorder.left(&name, &uid, left);
+                "given-up"
+            }
+        };
+        self.write_guard(dataset, false).await?;
+        self.state.metrics.removals.with_label_values(&[outcome]).inc();
+        tracing::info!(dataset = %name, outcome, "let go after it was deleted");
+        Ok(())
+    }
+
+    async fn say(&self, dataset: &Dataset, message: String) -> Result<(), String> {
+        let condition = (ConditionStatus::False, "Deleting", message);
+        let Some(part) = Part::with(dataset, None, condition, Timestamp::now()) else { return Ok(()) };
+        let api: Api<Dataset> =
+            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
+        apply_status(&api, &dataset.name_any(), &part).await
+    }
+
+    /// Puts the finalizer on this very state of a Dataset, or takes it off.
+    async fn write_guard(&self, dataset: &Dataset, guarded: bool) -> Result<(), String> {
+        let api: Api<Dataset> =
+            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch(dataset, guarded));
+        match answer(api.patch(&dataset.name_any(), &params, &patch)).await {
+            // Gone, or changed: its watch tells of it in a moment.
+            Ok(_) | Err(Answer::Code(404 | 409, _)) => Ok(()),
+            Err(answer) => Err(answer.to_string()),
+        }
+    }
+
+    async fn guard(&self, datasets: Vec<Arc<Dataset>>, guarded: bool) {
+        let writes = futures::stream::iter(datasets).map(|dataset| async move {
+            if let Err(why) = self.write_guard(&dataset, guarded).await {
+                tracing::warn!(dataset = %name_of(&dataset), guarded, "its finalizer was not written: {why}");
+            }
+        });
+        writes.buffer_unordered(WRITES).collect::<()>().await;
+    }
+}
+
+fn is_guarded(dataset: &Dataset) -> bool {
+    dataset.finalizers().iter().any(|finalizer| finalizer == CACHED_DATA)
+}
+
+/// How long ago its end was asked for.
+fn waited(dataset: &Dataset, now: Timestamp) -> Duration {
+    let asked = dataset.metadata.deletion_timestamp.as_ref();
+    asked.and_then(|asked| Duration::try_from(now.duration_since(asked.0)).ok()).unwrap_or_default()
+}
+
+/// The merge patch that makes these the finalizers of this very state of a Dataset.
+fn patch(dataset: &Dataset, guarded: bool) -> serde_json::Value {
+    let others = dataset.finalizers().iter().filter(|finalizer| *finalizer != CACHED_DATA).cloned();
+    let finalizers: Vec<String> = others.chain(guarded.then(|| CACHED_DATA.to_owned())).collect();
+    json!({"metadata": {
+        "uid": dataset.uid(),
+        "resourceVersion": dataset.resource_version(),
+        "finalizers": finalizers,
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn dataset(finalizers: &[&str]) -> Dataset {
+        serde_json::from_value(json!({
+            "apiVersion": "hearth.dev/v1alpha1", "kind": "Dataset",
+            "metadata": {"name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7", "finalizers": finalizers},
+            "spec": {"origins": [{"uri": "s3://bucket"}]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_finalizers_of_others_stay() {
+        let finalizers = |before: &[&str], guarded| {
+            let patch = patch(&dataset(before), guarded);
+            assert_eq!(
+                (&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]),
+                (&json!("u"), &json!("7"))
+            );
+            patch["metadata"]["finalizers"].clone()
+        };
+        assert_eq!(finalizers(&[], true), json!([CACHED_DATA]));
+        assert_eq!(finalizers(&["x/y"], true), json!(["x/y", CACHED_DATA]));
+        assert_eq!(finalizers(&[CACHED_DATA, "x/y"], true), json!(["x/y", CACHED_DATA]));
+        assert_eq!(finalizers(&[CACHED_DATA, "x/y"], false), json!(["x/y"]));
+        assert_eq!(finalizers(&[CACHED_DATA], false), json!([]));
+        assert!(is_guarded(&dataset(&["x/y", CACHED_DATA])) && !is_guarded(&dataset(&["x/y"])));
+    }
+
+    #[test]
+    fn it_is_waited_from_when_the_end_was_asked_for_also_by_a_clock_that_is_behind() {
+        let mut dataset = dataset(&[]);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(waited(&dataset, at(100)), Duration::ZERO);
+        dataset.metadata.deletion_timestamp = Some(Time(at(90)));
+        assert_eq!(waited(&dataset, at(100)), Duration::from_secs(10));
+        assert_eq!(waited(&dataset, at(80)), Duration::ZERO);
+    }
+}
