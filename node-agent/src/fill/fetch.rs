@@ -19,6 +19,7 @@ use hearth_core::manifest::File;
 use roaring::RoaringBitmap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,15 @@ pub(super) struct Fetcher {
     pub(super) buffer: Arc<Semaphore>,
     /// Told when a request has ended, though its blocks may not be durable yet.
     pub(super) freed: Arc<Notify>,
+    /// Bytes that have come, kept or not.
+    pub(super) came: AtomicU64,
+}
+
+/// What a request has while it needs the origin.
+pub(super) struct Slot {
+    pub(super) _permit: OwnedSemaphorePermit,
+    /// Tells how many there are that nobody waits for.
+    pub(super) _background: Option<Arc<()>>,
 }
 
 /// How a run ended.
@@ -92,12 +102,7 @@ struct Fetch<'a> {
 
 impl Fetcher {
     /// Fetches a run. `slot` is given back as soon as the origin is no longer needed.
-    pub(super) async fn fetch(
-        &self,
-        request: &Request,
-        cancel: CancellationToken,
-        slot: OwnedSemaphorePermit,
-    ) -> Fetched {
+    pub(super) async fn fetch(&self, request: &Request, cancel: CancellationToken, slot: Slot) -> Fetched {
         let timer = self.metrics.fill_seconds.start_timer();
         let mut fetched = Fetched::default();
         let Request { source, run, .. } = request;
@@ -199,6 +204,7 @@ impl Fetch<'_> {
             };
             let Some(chunk) = chunk else { return Err(self.broken(&key).into()) };
             let mut chunk = chunk?;
+            self.fetcher.came.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             while !chunk.is_empty() {
                 let Some(data) = block.add(&mut chunk) else { continue };
                 self.write(data, memory);

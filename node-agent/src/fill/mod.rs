@@ -5,6 +5,7 @@
 //! what is wanted is kept on disk: after a restart the orders come again, and the
 //! store says what is there.
 
+mod courtesy;
 mod demands;
 mod fetch;
 mod job;
@@ -28,7 +29,8 @@ use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::origin::Origins;
 use crate::store::Store;
-use fetch::{Fetched, Fetcher};
+use courtesy::Courtesy;
+use fetch::{Fetched, Fetcher, Slot};
 use hearth_core::wire::report::Want;
 use job::{Job, Key, key};
 use plan::{InFlight, Run};
@@ -37,6 +39,7 @@ use rate::Rate;
 use source::{FillError, Prepared, Sources};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
@@ -80,6 +83,9 @@ pub struct Fill {
     metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
     concurrency: usize,
+    courtesy: Courtesy,
+    /// Held by each request that has a slot and that nobody waits for.
+    background: Arc<()>,
     jobs: BTreeMap<Key, Job>,
     running: HashMap<u64, Running>,
     next_id: u64,
@@ -129,6 +135,7 @@ impl Fill {
             room,
             buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer.bytes().unwrap_or(0)))),
             freed: Arc::new(Notify::new()),
+            came: AtomicU64::new(0),
         };
         let fill = Self {
             sources: Sources { store, datasets, manifests, origins },
@@ -136,6 +143,8 @@ impl Fill {
             metrics,
             slots: Arc::new(Semaphore::new(config.concurrency)),
             concurrency: config.concurrency,
+            courtesy: Courtesy::new(config.concurrency),
+            background: Arc::new(()),
             jobs: BTreeMap::new(),
             running: HashMap::new(),
             next_id: 0,
@@ -191,6 +200,7 @@ impl Fill {
     /// Takes what readers wait for to the wants that have it.
     fn urge(&mut self) {
         let now = Instant::now();
+        self.courtesy.asked(now);
         for (hash, blocks) in self.demands.take() {
             for (_, job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == hash) {
                 let refused = job.urge(&blocks, now);
@@ -261,9 +271,10 @@ impl Fill {
     }
 
     /// Fills the free slots, the most urgent want first; without one, takes a slot
-    /// from what is less urgent.
+    /// from what is less urgent. Beside readers it leaves slots free.
     fn hand_out(&mut self) {
         let now = Instant::now();
+        let limit = self.courtesy.limit(self.fetcher.came.load(Ordering::Relaxed), now);
         let mut order: Vec<(i32, Key)> = self
             .jobs
             .iter()
@@ -282,7 +293,12 @@ impl Fill {
                 if !has_more || self.running.len() >= most_running {
                     break;
                 }
-                let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+                let background = Arc::strong_count(&self.background) - 1;
+                if priority != URGENT && background >= limit {
+                    self.make_room(priority);
+                    return;
+                }
+                let Ok(permit) = self.slots.clone().try_acquire_owned() else {
                     self.make_room(priority);
                     return;
                 };
@@ -304,6 +320,8 @@ impl Fill {
                 };
                 self.running.insert(id, running);
                 self.busy_since.get_or_insert(now);
+                let background = (!request.urgent).then(|| self.background.clone());
+                let slot = Slot { _permit: permit, _background: background };
                 let fetcher = self.fetcher.clone();
                 self.tasks.spawn(async move {
                     let fetched = fetcher.fetch(&request, cancel, slot).await;

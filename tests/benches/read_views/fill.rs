@@ -18,6 +18,7 @@ const FOLDER: &str = "data";
 const READERS: usize = 4;
 
 /// Seconds of one first epoch, and, of those who read, what all but a hundredth of the files stayed below.
+#[derive(Debug)]
 struct First {
     seconds: f64,
     slowest: Option<f64>,
@@ -27,8 +28,10 @@ pub(crate) async fn table(bench: &Bench<'_>) -> Result<()> {
     println!("\nfirst epoch of a cold node, {ROUNDS} rounds, taking turns; seconds, medians");
     println!("{:32} {:>10} {:>9} {:>12}", "", "seconds", "× plain", "p99 a file");
     for (name, (objects, size)) in [("5,000 × 100 kB, 4 readers", SMALL), ("1 GiB, sequential", LARGE)] {
-        let peers = peers::NAMES.into_iter().filter(|name| peers::is_installed(name));
-        let variants: Vec<&str> = ["plain client", "hearth"].into_iter().chain(peers).collect();
+        if bench.is_told("small-files") && objects == 1 {
+            continue;
+        }
+        let variants: Vec<&str> = ["plain client", "hearth"].into_iter().chain(bench.peers()).collect();
         let mut results: Vec<Vec<First>> = variants.iter().map(|_| Vec::new()).collect();
         for round in 0..ROUNDS {
             for turn in 0..variants.len() {
@@ -48,6 +51,9 @@ pub(crate) async fn table(bench: &Bench<'_>) -> Result<()> {
                         tokio::task::spawn_blocking(move || read(&root)).await??
                     }
                 };
+                if std::env::var_os("HEARTH_BENCH_VERBOSE").is_some() {
+                    eprintln!("{} {first:?}", variants[variant]);
+                }
                 results[variant].push(first);
             }
         }

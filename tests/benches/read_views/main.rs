@@ -2,7 +2,8 @@
 //! other mounts of the same bucket.
 //!
 //! `cargo bench -p hearth-tests --bench read_views`, as root: it mounts, and empties the page cache.
-//! With `-- views` or `-- first-epoch` only those tables.
+//! With `-- views` or `-- first-epoch` only those tables; with `no-peers` nobody else's mounts, which take a
+//! quarter of an hour; with `small-files` only those of the first epoch. `HEARTH_BENCH_VERBOSE` tells each turn.
 //!
 //! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
 //! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
@@ -32,6 +33,7 @@ use std::time::Duration;
 use work::{ALL, Work};
 
 const NODE: &str = "node-1";
+const TABLES: [&str; 2] = ["views", "first-epoch"];
 const ROUNDS: usize = 5;
 /// Longest time that all of it may take to come.
 const FETCH: Duration = Duration::from_secs(600);
@@ -41,9 +43,24 @@ const PEER_ROUNDS: usize = 1;
 /// What the tables are made in.
 pub(crate) struct Bench<'a> {
     cluster: &'a Cluster,
+    /// What is asked for; all of it when nothing is.
+    words: Vec<String>,
 }
 
 impl Bench<'_> {
+    /// Whether this word is among the arguments.
+    pub(crate) fn is_told(&self, word: &str) -> bool {
+        self.words.iter().any(|told| told == word)
+    }
+
+    /// Other mounts that take part.
+    pub(crate) fn peers(&self) -> Vec<&'static str> {
+        match self.is_told("no-peers") {
+            true => Vec::new(),
+            false => peers::NAMES.into_iter().filter(|name| peers::is_installed(name)).collect(),
+        }
+    }
+
     pub(crate) fn s3(&self) -> &S3 {
         &self.cluster.s3
     }
@@ -75,13 +92,14 @@ struct Variant {
 }
 
 fn main() -> Result<()> {
-    volumes::bench(nodes(1), async |cluster| measure(&Bench { cluster }).await)
+    let words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    volumes::bench(nodes(1), async |cluster| measure(&Bench { cluster, words }).await)
 }
 
 async fn measure(bench: &Bench<'_>) -> Result<()> {
     let _keeper = bench.driver().keeper(bench.cluster, "5m").await?;
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let is_chosen = |table: &str| chosen.is_empty() || chosen.iter().any(|word| word == table);
+    let names_none = TABLES.iter().all(|table| !bench.is_told(table));
+    let is_chosen = |table: &str| names_none || bench.is_told(table);
     if is_chosen("views") {
         views(bench).await?;
     }
@@ -128,7 +146,7 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
         ours("FUSE, whole files", fuse),
     ];
     let mut mounted = Vec::new();
-    for name in peers::NAMES.into_iter().filter(|name| peers::is_installed(name)) {
+    for name in bench.peers() {
         let peer = peers::mount(name, bench.s3().endpoint(), "reads", &bench.directory().join(name)).await?;
         eprintln!("filling the cache of {name}…");
         let root = peer.root.join("all");
