@@ -7,12 +7,14 @@
 
 mod choose;
 mod on_demand;
+mod pace;
 mod standings;
 #[cfg(test)]
 mod tests;
 
 use crate::fill::{MakeRoom, NoRoom, Visitor};
 use crate::metrics::Metrics;
+use crate::pressure;
 use crate::reads::Reads;
 use crate::store::{Reservation, Store, StoreError};
 use crate::views::{ViewError, Views};
@@ -87,6 +89,8 @@ struct Inner {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Told whenever some room was made.
     made: Notify,
+    /// Held by each who waits for room.
+    waiting: Arc<()>,
     refused: Mutex<Option<Refused>>,
     late: Mutex<Option<Late>>,
     /// Until when room is left to others who fill the disk.
@@ -147,6 +151,7 @@ impl Evictor {
             shutdown: parts.shutdown,
             turn: Arc::default(),
             made: Notify::new(),
+            waiting: Arc::new(()),
             refused: Mutex::default(),
             late: Mutex::default(),
             cramped: Mutex::default(),
@@ -218,6 +223,7 @@ impl Inner {
     /// Room, once somebody has made some; or the turn to make it.
     async fn free_or_turn(&self, bytes: u64) -> Result<Result<Reservation, Turn>, NoRoom> {
         let waited = async {
+            let _waits = self.waiting.clone();
             let mut turn = std::pin::pin!(self.turn.clone().lock_owned());
             loop {
                 let mut made = std::pin::pin!(self.made.notified());
@@ -289,7 +295,7 @@ impl Inner {
         if chosen.is_empty() {
             return Ok(None);
         }
-        self.give_up(versions, &chosen, Reason::Exchange, |_| {})?;
+        self.give_up(versions, &chosen, Reason::Exchange, |_| true)?;
         Ok(self.free(bytes)?)
     }
 
@@ -398,21 +404,27 @@ impl Inner {
             }
         };
         let so_far = |amount: Amount| {
-            if amount.covers(shortage.least) {
+            let is_enough = amount.covers(shortage.least);
+            if is_enough {
                 enough();
             }
+            // For a limit nobody waits.
+            !is_enough && matches!(claim, Claim::Version(_))
         };
         self.give_up(versions, &chosen, reason, so_far).map_err(no_room)
     }
 
-    /// Gives objects up, and tells after some how much it is so far.
+    /// Gives objects up, and tells after some how much it is so far; as long as the answer is
+    /// that more is waited for, without a rest.
     fn give_up(
         &self,
         versions: &[Version],
         chosen: &[Chosen],
         reason: Reason,
-        mut so_far: impl FnMut(Amount),
+        mut so_far: impl FnMut(Amount) -> bool,
     ) -> Result<(), ViewError> {
+        let free = self.store.usage()?.free_bytes;
+        let mut rest = Duration::ZERO;
         let late = self.late()?;
         let before = self.sum()?.saturating_add(late);
         let mut all = Amount::default();
@@ -420,16 +432,22 @@ impl Inner {
             let version = &versions[of_version[0].version];
             let mut amount = Amount::default();
             for objects in of_version.chunks(OBJECTS_AT_ONCE) {
+                std::thread::sleep(rest);
                 if self.shutdown.is_cancelled() {
                     return Ok(());
                 }
+                let began = Instant::now();
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
                 let evicted = self.views.evict(&version.hash, &files)?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
-                so_far(all);
+                // Others who take the disk faster than it is freed are not waited for either.
+                let is_awaited = so_far(all)
+                    || Arc::strong_count(&self.waiting) > 1
+                    || self.store.usage()?.free_bytes < free;
                 self.made.notify_waiters();
+                rest = pace::rest(began.elapsed(), is_awaited, pressure::io_some());
             }
             self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
             self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);

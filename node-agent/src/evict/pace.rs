@@ -1,0 +1,40 @@
+//! How fast objects are given up. Pure.
+//!
+//! Each batch takes a processor and the disk's journal for a moment. Nobody waits for most of
+//! them: those that make room down to the low watermark, or keep to a limit. Between these it
+//! rests, so that who reads and trains finds both free more often than not.
+
+use std::time::Duration;
+
+/// With more than this, in percent, the disks are others'.
+const BUSY: f32 = 20.0;
+/// Rests in lengths of the batch before.
+const USUAL: u32 = 1;
+const WHILE_BUSY: u32 = 4;
+/// Who comes to wait meanwhile waits no longer than this.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// How long to rest after a batch that took so long. `pressure` is what is known of the disks
+/// ([`crate::pressure::io_some`]).
+pub(super) fn rest(took: Duration, is_awaited: bool, pressure: Option<f32>) -> Duration {
+    if is_awaited {
+        return Duration::ZERO;
+    }
+    let times = if pressure.is_some_and(|waiting| waiting > BUSY) { WHILE_BUSY } else { USUAL };
+    took.saturating_mul(times).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rests_when_nobody_waits_and_longer_when_the_disks_are_busy() {
+        let took = Duration::from_millis(50);
+        assert_eq!(rest(took, true, Some(90.0)), Duration::ZERO);
+        assert_eq!(rest(took, false, None), took);
+        assert_eq!(rest(took, false, Some(BUSY)), took);
+        assert_eq!(rest(took, false, Some(90.0)), 4 * took);
+        assert_eq!(rest(Duration::MAX, false, Some(90.0)), LONGEST);
+    }
+}
