@@ -13,21 +13,20 @@ mod origin;
 
 use anyhow::{Context, Result, bail, ensure};
 use hearth_tests::cluster::{Cluster, nodes};
-use hearth_tests::datasets::credentials;
 use hearth_tests::environment;
 use hearth_tests::volumes::{self, Driver};
-use hearth_tests::wait::eventually;
 use serde_json::json;
 use std::path::Path;
-use std::time::Duration;
 
 const NODE: &str = "node-1";
 const DATASET: &str = "many";
 const SIZES: [u64; 2] = [1_000_000, 10_000_000];
 /// Files that are looked at.
 const WALKED: usize = 200_000;
-/// Ten million names are listed in minutes.
-const LISTING: Duration = Duration::from_secs(1200);
+/// Objects that are fetched before the last look at the agent.
+const MANY_GETS: usize = 20_000;
+/// Of each object.
+const SIZE: usize = 100;
 
 fn main() -> Result<()> {
     if !volumes::has_own_mounts() {
@@ -52,10 +51,10 @@ fn main() -> Result<()> {
 }
 
 async fn measure(cluster: &mut Cluster, files: usize) -> Result<()> {
-    let origin = origin::start(files).await?;
+    let origin = origin::start(files, SIZE).await?;
     let driver = Driver::of(cluster, NODE);
     let _keeper = driver.keeper(cluster, "5m").await?;
-    list(cluster, &origin.endpoint).await?;
+    origin.dataset(cluster, DATASET, json!({})).await?;
     let lister = Memory::of(cluster)?;
     cluster.agent(NODE)?.stop().await?;
     cluster.agent(NODE)?.start().await?;
@@ -67,7 +66,7 @@ async fn measure(cluster: &mut Cluster, files: usize) -> Result<()> {
     tokio::task::block_in_place(|| walk(&target))?;
     let walked = Memory::of(cluster)?;
     // What is wanted is fetched all the while.
-    origin.answered(origin::MANY_GETS).await?;
+    origin.answered(MANY_GETS).await?;
     let fetching = Memory::of(cluster)?;
     println!(
         "{files:>12} {:>10} {:>10} {:>12} {:>16} {:>16} {:>16}",
@@ -79,25 +78,6 @@ async fn measure(cluster: &mut Cluster, files: usize) -> Result<()> {
         fetching.text(),
     );
     driver.unpublish("reader").await
-}
-
-async fn list(cluster: &Cluster, endpoint: &str) -> Result<()> {
-    cluster.kube.apply(&credentials()).await?;
-    let origin = json!({
-        "uri": format!("s3://{}/{}", origin::BUCKET, origin::FOLDER),
-        "secretRef": {"name": "s3-credentials"},
-        "options": {"endpoint": endpoint, "region": "us-east-1"},
-    });
-    // Never: the agent that is measured is not to list.
-    cluster.dataset(DATASET, json!({"origins": [origin], "refresh": "Never"})).await?;
-    eventually("it to be listed", LISTING, async || {
-        let status = cluster.resource("dataset", DATASET).await?["status"].clone();
-        match status["version"]["manifest"].as_str() {
-            Some(_) => Ok(()),
-            None => bail!("{status}"),
-        }
-    })
-    .await
 }
 
 /// Looks at so many files, as a program does that reads in the order of the directories.

@@ -1,0 +1,87 @@
+//! Reads while much is given up.
+
+use crate::foreground::{Foreground, Latencies};
+use crate::{NODE, SIZE, number, origin};
+use anyhow::{Result, ensure};
+use hearth_tests::cluster::Cluster;
+use hearth_tests::environment;
+use hearth_tests::measure::empty_page_cache;
+use hearth_tests::volumes::Driver;
+use hearth_tests::wait::eventually;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Files that are read.
+const READ: usize = 10_000;
+/// Files that are given up.
+const GIVEN_UP: u64 = 100_000;
+/// Reads without anything beside them, before and after.
+const QUIET: Duration = Duration::from_secs(20);
+const FETCH: Duration = Duration::from_secs(900);
+const EVICT: Duration = Duration::from_secs(600);
+
+pub(crate) async fn measure(cluster: &mut Cluster) -> Result<()> {
+    let files = usize::try_from(environment::number("HEARTH_BENCH_FILES", GIVEN_UP)?)?;
+    let (old, read) = (origin::start(files, SIZE).await?, origin::start(READ, SIZE).await?);
+    let driver = Driver::of(cluster, NODE);
+    let _keeper = driver.keeper(cluster, "10m").await?;
+    old.dataset(cluster, "old", json!({"priority": -1})).await?;
+    read.dataset(cluster, "read", json!({})).await?;
+    cluster.warmup("old", "old", json!({"nodes": {"replicas": 1}})).await?;
+    cluster.warmup("read", "read", json!({"nodes": {"replicas": 1}})).await?;
+    let all = ((files + READ) * SIZE) as f64;
+    let began = Instant::now();
+    old.answered(files).await?;
+    eventually("everything to be fetched", FETCH, async || {
+        let used = number(cluster, "hearth_agent_store_used_bytes", &[]).await?;
+        ensure!(used >= all, "{used} of {all} bytes are here");
+        Ok(())
+    })
+    .await?;
+    eprintln!("fetched {:.1} GB in {:.0} s", all / 1e9, began.elapsed().as_secs_f64());
+    let root = driver.publish("reader", &json!({"dataset": "read", "wait": "100%"})).await?;
+    ensure!(driver.kind("reader")? != "fuse.hearth", "it is not wholly there");
+    tokio::task::spawn_blocking(empty_page_cache).await??;
+    let before = Foreground::run(&root, QUIET).await?;
+
+    // MiB: room for what is read, and a little.
+    let capacity = ((READ * SIZE) as u64 >> 20) + 64;
+    let agent = cluster.agent(NODE)?;
+    agent.stop().await?;
+    agent.configure(&json!({"store": {"capacity": format!("{capacity}Mi")}}))?;
+    agent.start().await?;
+    agent.ready().await?;
+    let evicted = async |least: u64| {
+        eventually("files to be given up", EVICT, async || {
+            let seen = number(cluster, "hearth_agent_evicted_objects_total", &["reason=\"limit\""]).await?;
+            let used = number(cluster, "hearth_agent_store_used_bytes", &[]).await?;
+            ensure!(
+                seen >= least as f64 && (least == 1 || used <= (capacity << 20) as f64),
+                "{seen} are, {used} bytes are held"
+            );
+            Ok(())
+        })
+        .await
+    };
+    evicted(1).await?;
+    let (began, reader) = (Instant::now(), Foreground::start(&root)?);
+    evicted(2).await?;
+    let (took, beside) = (began.elapsed(), reader.end()?);
+    let quiet = before.and(Foreground::run(&root, QUIET).await?);
+    let given_up = number(cluster, "hearth_agent_evicted_objects_total", &["reason=\"limit\""]).await?;
+    println!(
+        "\n{given_up} files of {SIZE} bytes given up in {:.1} s, beside one reader of files of the same size",
+        took.as_secs_f64()
+    );
+    println!("{:24} {:>8} {:>10} {:>10} {:>10}", "", "reads", "p50", "p99", "slowest");
+    row("alone", &quiet);
+    row("beside it", &beside);
+    let ratio = |percent| beside.percentile(percent) / quiet.percentile(percent);
+    println!("{:24} {:>8} {:>8.2} × {:>8.2} × {:>8.2} ×", "", "", ratio(50), ratio(99), ratio(100));
+    driver.unpublish("reader").await
+}
+
+fn row(name: &str, latencies: &Latencies) {
+    let at = |percent| latencies.percentile(percent);
+    println!("{name:24} {:>8} {:>7.2} ms {:>7.2} ms {:>7.2} ms", latencies.count(), at(50), at(99), at(100));
+}
