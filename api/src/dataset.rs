@@ -150,7 +150,8 @@ pub struct OriginOptions {
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("bytesPerSecond must be a positive quantity of bytes, such as 100Mi"))]
     pub bytes_per_second: Option<String>,
 
-    /// URL of a proxy for all requests; that of the agents' environment when absent.
+    /// URL of a proxy for all requests, of a host that origin.allowedProxies of the agents'
+    /// configuration names; that of their environment when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@]+/?$')").message("proxy must be http(s)://HOST[:PORT]"))]

@@ -48,12 +48,13 @@ impl Progress {
     pub fn add(&mut self, node: &Arc<str>, done: &EvictionDone) {
         self.nodes_wanted += 1;
         self.nodes_done += 1;
-        self.files += done.files;
-        self.bytes += done.bytes;
+        // What nodes say is not to be trusted with arithmetic.
+        self.files = self.files.saturating_add(done.files);
+        self.bytes = self.bytes.saturating_add(done.bytes);
         for kept in &done.kept {
             let (files, bytes) = self.kept.entry(kept.why).or_default();
-            *files += kept.files;
-            *bytes += kept.bytes;
+            *files = files.saturating_add(kept.files);
+            *bytes = bytes.saturating_add(kept.bytes);
         }
         if done.again {
             self.again.push(node.clone());

@@ -57,8 +57,9 @@ impl FileList {
             FileListError::NotUtf8 { line: 1 + good.iter().filter(|byte| **byte == b'\n').count() }
         })?;
         let mut paths = Vec::new();
-        let mut start = 0;
-        for line in text.split_inclusive('\n') {
+        // Some editors write a mark before the first line.
+        let mut start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+        for line in text[start..].split_inclusive('\n') {
             let end = start + line.len();
             let path = line.trim_end_matches(['\n', '\r']);
             let path_end = start + path.len();
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn lines_are_paths_however_they_are_written() {
-        let mut list = list("b/2.bin\r\n\n./a 1\n/c\na 1\n#d\nlast");
+        let mut list = list("\u{feff}b/2.bin\r\n\n./a 1\n/c\na 1\n#d\nlast");
         for path in ["b/2.bin", "a 1", "c", "#d"] {
             assert!(list.takes(path), "{path}");
         }

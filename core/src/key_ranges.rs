@@ -105,7 +105,8 @@ impl KeyRanges {
         }
         let begin = if taken.again { keys.partition_point(|key| !is_behind(key)) } else { 0 };
         if !keys.is_sorted() || !keys.get(begin).is_none_or(is_behind) {
-            if self.ranges.len() > 1 {
+            let others = self.ranges.iter().enumerate().filter(|(index, _)| *index != range);
+            if others.clone().any(|(_, other)| other.pages > 0 || other.state != State::Done) {
                 return Err(OutOfOrder);
             }
             // One page behind the other is right in any order.

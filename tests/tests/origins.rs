@@ -38,6 +38,10 @@ fn a_bucket_is_reached_by_its_own_host_name() -> Result<()> {
         bucket.put("images/1.bin", vec![1; MIB]).await?;
         // No name server knows the bucket's host; whoever asks a proxy leaves the look-up to that.
         let proxy = cluster.s3.proxy.endpoint();
+        let agent = cluster.agent("node-1")?;
+        agent.stop().await?;
+        agent.configure(&json!({"origin": {"allowedProxies": ["*"]}}))?;
+        agent.start().await?;
         let options =
             json!({"endpoint": format!("http://{DOMAIN}"), "addressing": "VirtualHosted", "proxy": proxy});
         let origin =

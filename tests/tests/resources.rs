@@ -60,6 +60,10 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     let with = |uri: &str, options: &Value| dataset(&json!({"uri": uri, "options": options}), &json!({}));
     for spec in [
         with("gs://my_bucket.example/images", &json!({"anonymous": true})),
+        with(
+            "s3://bucket",
+            &json!({"timeout": "1m30s", "concurrency": 4, "requestsPerSecond": 100, "bytesPerSecond": "100Mi", "proxy": "http://proxy:3128"}),
+        ),
         with("az://box/images", &json!({"account": "acct", "endpoint": "http://127.0.0.1:10000"})),
         with("az://$web", &json!({"account": "acct"})),
         with("https://host:8443/images/files.txt", &json!({"fileList": true})),
@@ -71,7 +75,23 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     let both = json!({"uri": "gs://bucket", "secretRef": {"name": "x"}, "options": {"anonymous": true}});
     for (spec, sentence) in [
         (json!({"origins": []}), "origins"),
-        (json!({"origins": [good, good]}), "origins"),
+        (json!({"origins": vec![good; 33]}), "origins"),
+        (with("s3://bucket", &json!({"timeout": "0s"})), "timeout must be a duration from 1s to 10m"),
+        (with("s3://bucket", &json!({"timeout": "1h"})), "timeout must be a duration from 1s to 10m"),
+        (with("s3://bucket", &json!({"concurrency": 0})), "concurrency"),
+        (with("s3://bucket", &json!({"requestsPerSecond": 0})), "requestsPerSecond"),
+        (
+            with("s3://bucket", &json!({"bytesPerSecond": "much"})),
+            "bytesPerSecond must be a positive quantity",
+        ),
+        (with("s3://bucket", &json!({"proxy": "http://user:word@proxy"})), "proxy must be http(s)://HOST"),
+        (with("s3://bucket", &json!({"caBundle": "trust me"})), "caBundle must be PEM"),
+        (dataset(good, &json!({"files": {"list": {}}})), "list must name one of configMap and path"),
+        (
+            dataset(good, &json!({"files": {"list": {"path": "a", "configMap": {"name": "a", "key": "b"}}}})),
+            "list must name one of configMap and path",
+        ),
+        (dataset(good, &json!({"files": {"list": {"configMap": {"name": "a"}}}})), "key"),
         (dataset(&json!({"uri": "gopher://x"}), &json!({})), "uri must be s3://BUCKET"),
         (dataset(&json!({"uri": "s3://UPPER/x"}), &json!({})), "uri must be s3://BUCKET"),
         (dataset(&json!({"uri": "file://relative"}), &json!({})), "uri must be s3://BUCKET"),

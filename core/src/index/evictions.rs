@@ -7,6 +7,9 @@ use crate::wire::eviction::{EvictionOrder, Evicts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Evictions that a node is told of at one time: replies are bounded.
+const MOST_ORDERED: usize = 64;
+
 /// What the API server says of an Eviction that is to be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvictionFacts {
@@ -52,7 +55,8 @@ impl ClusterIndex {
             EvictionNodes::Labelled(labels) => self.has_labels(node, labels),
         };
         let evictions = self.evictions.iter().filter(|(_, facts)| concern(facts));
-        evictions.map(|(uid, facts)| self.order(uid, facts)).collect()
+        // The others follow when these are done, in the same order for every replica.
+        evictions.take(MOST_ORDERED).map(|(uid, facts)| self.order(uid, facts)).collect()
     }
 
     fn order(&self, uid: &str, facts: &EvictionFacts) -> EvictionOrder {

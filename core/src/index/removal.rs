@@ -66,7 +66,8 @@ impl ClusterIndex {
                 false => holders.silent.push(node.name.clone()),
                 true if held.iter().all(|hash| node.reads(hash)) => holders.reading.push(node.name.clone()),
                 true => {
-                    let bytes = held.iter().map(|hash| self.bytes_held(hash, id)).sum();
+                    let bytes =
+                        held.iter().map(|hash| self.bytes_held(hash, id)).fold(0, u64::saturating_add);
                     holders.letting_go.push((node.name.clone(), bytes));
                 }
             }

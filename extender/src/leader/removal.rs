@@ -19,7 +19,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Who puts the finalizer on and takes it off, in managedFields: not the one of the status,
@@ -33,7 +33,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const WRITES: usize = 32;
 
 /// The Datasets that are being deleted, by UID, for as long as this replica leads.
-type Watched = HashMap<String, Removal>;
+type Watched = HashMap<String, (Removal, Instant)>;
 
 impl Duties {
     pub(super) async fn removals(&self) {
@@ -105,9 +105,11 @@ impl Duties {
         let mut steps = Vec::new();
         for dataset in ending.into_iter().filter(|dataset| is_guarded(dataset)) {
             let uid = dataset.uid().unwrap_or_default();
-            let mut removal = before.remove(&uid).unwrap_or_default();
-            steps.extend(self.next(&mut removal, &dataset).map(|step| (dataset, step)));
-            watched.insert(uid, removal);
+            let (mut removal, since) = before.remove(&uid).unwrap_or((Removal::default(), Instant::now()));
+            // Nodes are not told before somebody leads.
+            let waited = waited(&dataset, Timestamp::now()).min(since.elapsed());
+            steps.extend(self.next(&mut removal, &dataset, waited).map(|step| (dataset, step)));
+            watched.insert(uid, (removal, since));
         }
         let steps = futures::stream::iter(steps).map(|(dataset, step)| async move {
             if let Err(why) = self.take(&dataset, step).await {
@@ -118,12 +120,12 @@ impl Duties {
     }
 
     /// What is next for one that is being deleted; `None` before the index knows of that.
-    fn next(&self, removal: &mut Removal, dataset: &Dataset) -> Option<Step> {
+    fn next(&self, removal: &mut Removal, dataset: &Dataset, waited: Duration) -> Option<Step> {
         let now = self.state.now().monotonic;
         let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
         let agents = agents.iter().map(String::as_str);
         let holders = self.state.read(|index| index.holders(now, &name_of(dataset), agents))?;
-        Some(removal.next(&holders, waited(dataset, Timestamp::now()), self.removal_patience))
+        Some(removal.next(&holders, waited, self.removal_patience))
     }
 
     async fn take(&self, dataset: &Dataset, step: Step) -> Result<(), String> {

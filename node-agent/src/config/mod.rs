@@ -106,6 +106,9 @@ pub struct OriginConfig {
     /// name no Secret; `*` is every namespace. Whoever may write a Dataset there reads
     /// all that this identity may read.
     pub platform_identity_namespaces: Vec<String>,
+    /// Hosts of proxies that Datasets may name: `HOST` or `*.DOMAIN`, both also with `:PORT`, or
+    /// `*` for all; with none, `options.proxy` is refused. A proxy sees what is sent through it.
+    pub allowed_proxies: Vec<String>,
 }
 
 /// The `fileOrigins` section.
@@ -227,6 +230,7 @@ impl Default for OriginConfig {
             retry: RetryConfig::default(),
             ca_file: None,
             platform_identity_namespaces: Vec::new(),
+            allowed_proxies: Vec::new(),
         }
     }
 }

@@ -62,6 +62,7 @@ impl OnDemand {
                 }
                 if !done.contains_key(&order.id) {
                     done.insert(order.id.clone(), self.carry_out(order).await);
+                    self.parts.done.send_replace(done.values().cloned().collect());
                 }
             }
             self.parts.done.send_replace(done.values().cloned().collect());

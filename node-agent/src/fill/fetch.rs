@@ -187,6 +187,8 @@ impl Fetch<'_> {
         let Some(origin) = self.source.origin(self.file.origin) else {
             return Err(OriginError::Refused("the manifest's origin is not in the Dataset".to_owned()).into());
         };
+        // Before the memory: whoever has some must get on without waiting for who waits for some.
+        let _turn = origin.turn().await;
         // Before the request, so that no connection waits for memory with its answer half read.
         let mut memory = self.memory(self.next).await?;
         let range = self.bytes(self.next).start..self.bytes(self.run.numbers.end - 1).end;

@@ -207,6 +207,11 @@ impl Job {
         self.plan.changed(blocks)
     }
 
+    /// Whether as many of its requests are under way as its origins allow.
+    pub(super) fn has_all_its_turns(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| self.running >= source.most_at_once())
+    }
+
     /// Whether somebody waits for a request that it has to hand out.
     pub(super) fn has_urgent(&self) -> bool {
         self.serves() && self.plan.has_urgent()

@@ -290,7 +290,9 @@ impl Fill {
             let Some(job) = self.jobs.get_mut(&key) else { continue };
             loop {
                 let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
-                if !has_more || self.running.len() >= most_running {
+                // What its origin does not allow yet would only keep others from their slots.
+                let waits = priority != URGENT && job.has_all_its_turns();
+                if !has_more || waits || self.running.len() >= most_running {
                     break;
                 }
                 let background = Arc::strong_count(&self.background) - 1;

@@ -71,6 +71,11 @@ impl Source {
         self.origins.get(usize::from(index))
     }
 
+    /// Requests that its origins allow at one time.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.origins.iter().map(|origin| origin.most_at_once()).min().unwrap_or(usize::MAX)
+    }
+
     /// Bytes of a request's blocks.
     pub(super) fn bytes_of(&self, run: &Run) -> u64 {
         let mut blocks = RoaringBitmap::new();

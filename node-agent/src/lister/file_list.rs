@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const API_PATIENCE: Duration = Duration::from_secs(10);
 /// Most bytes of a list as it lies at the origin.
-const LONGEST_PACKED: u64 = 1 << 30;
+const LONGEST_PACKED: u64 = 256 << 20;
 
 /// The files that the dataset is of, when it names a list of them.
 pub(super) async fn load(
@@ -105,6 +105,7 @@ async fn read(origin: &dyn Origin, key: &str, found: &Found) -> Result<Vec<u8>, 
     // No range of an empty object can be asked for.
     if size > 0 {
         let wanted = Wanted { key, validator: &found.validator, size: found.size, range: 0..found.size };
+        let _turn = origin.turn().await;
         let mut stream = origin.get(wanted).await?;
         while let Some(chunk) = stream.try_next().await? {
             bytes.extend_from_slice(&chunk);

@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// bytes of memory while the listing is made.
 const MOST_OBJECTS: usize = 20_000_000;
 
+/// Keys of one origin, whether they are taken or not: a listing that does not end has more.
+const MOST_KEYS: usize = 5 * MOST_OBJECTS;
 /// Origins of one Dataset, as the schema has it.
 const MOST_ORIGINS: usize = 32;
 
@@ -77,7 +79,7 @@ pub(crate) async fn list(
     // All at once: they are other stores, or other parts of one.
     let lists = (0_u16..).zip(&opened).map(|(index, Listed { origin, listed })| {
         let (mount, filter, taken) = (listed.mount.clone(), filter.clone(), taken.clone());
-        async move { origin.list(&mut Taker { index, mount, filter, taken }).await }
+        async move { origin.list(&mut Taker { index, mount, filter, taken, seen: 0 }).await }
     });
     try_join_all(lists).await?;
     let none = Taken { builder: ManifestBuilder::new(Vec::new()), only: None };
@@ -97,6 +99,8 @@ struct Taker {
     mount: String,
     filter: Arc<FileFilter>,
     taken: Arc<Mutex<Taken>>,
+    /// Keys so far.
+    seen: usize,
 }
 
 impl Sink for Taker {
@@ -108,11 +112,16 @@ impl Sink for Taker {
         validator: Validator,
     ) -> Result<(), OriginError> {
         let path = format!("{}{path}", self.mount);
-        if !self.filter.takes(&path) {
-            return Ok(());
+        self.seen += 1;
+        if self.seen > MOST_KEYS {
+            return Err(OriginError::Refused(format!(
+                "the listing has more than {MOST_KEYS} keys, wanted or not: name a prefix of the origin that has fewer"
+            )));
         }
         let mut taken = self.taken.lock();
-        if !taken.wants(&path) {
+        // What is listed and excluded is not missing.
+        let is_wanted = taken.wants(&path);
+        if !is_wanted || !self.filter.takes(&path) {
             return Ok(());
         }
         if taken.builder.len() >= MOST_OBJECTS {

@@ -42,6 +42,8 @@ const FIELD_MANAGER: &str = "hearth-lister";
 /// A listing that takes longer is given up: ten million keys in pages of a thousand
 /// take a quarter of an hour.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// Reason of a failure in which the origin did not answer: that of [`OriginError::Unavailable`].
+const UNANSWERED: &str = "Unavailable";
 const API_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What listing needs. Cheap to clone.
@@ -131,7 +133,12 @@ impl Lister {
         if let Err(failure) = &outcome {
             tracing::warn!(dataset = name, "the origin was not listed: {}", failure.message);
         }
-        let answered = Some(outcome.is_ok());
+        // A refusal is an answer, and says nothing of others at the same place.
+        let answered = match &outcome {
+            Ok(_) => Some(true),
+            Err(failure) if failure.reason == UNANSWERED => Some(false),
+            Err(_) => None,
+        };
         let status = status::after(dataset, &outcome, Timestamp::now());
         if let Some((hash, encoding)) = &encoding
             && !status::is_current(dataset, &status)

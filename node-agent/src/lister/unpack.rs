@@ -19,7 +19,9 @@ pub(super) enum UnpackError {
 pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, UnpackError> {
     if bytes.starts_with(GZIP) {
         // Several gzip streams behind each other are one, as for gunzip.
-        return read_all("gzip", flate2::read::MultiGzDecoder::new(bytes.as_slice()));
+        let mut text = Vec::new();
+        read_all("gzip", flate2::read::MultiGzDecoder::new(bytes.as_slice()), &mut text)?;
+        return Ok(text);
     }
     if bytes.starts_with(ZSTD) {
         let damaged = |error: &dyn std::fmt::Display| UnpackError::Damaged("zstd", error.to_string());
@@ -28,24 +30,22 @@ pub(super) fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, UnpackError> {
         while !rest.is_empty() {
             let frame =
                 ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(|error| damaged(&error))?;
-            text.append(&mut read_all("zstd", frame)?);
-            if text.len() > LONGEST_LIST {
-                return Err(FileListError::TooLong.into());
-            }
+            read_all("zstd", frame, &mut text)?;
         }
         return Ok(text);
     }
     Ok(bytes)
 }
 
-fn read_all(format: &'static str, packed: impl Read) -> Result<Vec<u8>, UnpackError> {
-    let mut text = Vec::new();
-    let read = packed.take(LONGEST_LIST as u64 + 1).read_to_end(&mut text);
+/// Appends to `text` as much as a list may have.
+fn read_all(format: &'static str, packed: impl Read, text: &mut Vec<u8>) -> Result<(), UnpackError> {
+    let most = LONGEST_LIST.saturating_sub(text.len()) as u64 + 1;
+    let read = packed.take(most).read_to_end(text);
     read.map_err(|error| UnpackError::Damaged(format, error.to_string()))?;
     if text.len() > LONGEST_LIST {
         return Err(FileListError::TooLong.into());
     }
-    Ok(text)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -104,10 +104,16 @@ impl Identities<'_> {
     /// Refuses an endpoint of the Dataset's choice where the agents' own identity is a token:
     /// whoever is sent it can use it elsewhere.
     pub(super) fn own_endpoint_only(&self, store: &str) -> Result<(), OriginError> {
-        match self.spec.options.as_ref().and_then(|options| options.endpoint.as_ref()) {
+        let Some(options) = &self.spec.options else { return Ok(()) };
+        let elsewhere = [
+            ("endpoint", options.endpoint.is_some()),
+            ("proxy", options.proxy.is_some()),
+            ("caBundle", options.ca_bundle.is_some()),
+        ];
+        match elsewhere.iter().find(|(_, is_set)| *is_set) {
             None => Ok(()),
-            Some(_) => Err(OriginError::Refused(format!(
-                "spec.origins[].options.endpoint is set, and the node agents send a token of their own to {store} itself only: name a Secret, or set options.anonymous"
+            Some((field, _)) => Err(OriginError::Refused(format!(
+                "spec.origins[].options.{field} is set, and the node agents send a token of their own to {store} itself only: name a Secret, or set options.anonymous"
             ))),
         }
     }
@@ -178,6 +184,20 @@ pub(super) fn platform_client() -> object_store::ClientOptions {
     object_store::ClientOptions::new().with_connect_timeout(PLATFORM_TIMEOUT).with_timeout(PLATFORM_TIMEOUT)
 }
 
+impl<P> Identity<P> {
+    /// No token was given for requests to `store`.
+    pub(super) fn no_token(&self, store: &str, error: &object_store::Error) -> OriginError {
+        match self {
+            Self::Secret(_) => OriginError::Denied(format!(
+                "no token is given for {}: {}",
+                self.shown(),
+                super::shown(&error.to_string())
+            )),
+            Self::Platform(_) | Self::Anonymous => no_identity(store, error),
+        }
+    }
+}
+
 /// The agents have no identity for a kind of store.
 pub(super) fn no_identity(store: &str, error: &object_store::Error) -> OriginError {
     OriginError::Denied(format!(
@@ -237,6 +257,10 @@ mod tests {
         let of = Identities { secrets: &secrets, platform: &everybody, namespace: "ns", spec: &elsewhere };
         let token = Identity::choose(of, || of.own_endpoint_only("Google")).map(|_: Identity<()>| ());
         assert_eq!(token.unwrap_err().reason(), "Refused");
+        let through = json!({"uri": uri, "options": {"proxy": "http://evil.example"}});
+        let through: hearth_api::Origin = serde_json::from_value(through).unwrap();
+        let of = Identities { spec: &through, ..of };
+        assert_eq!(of.own_endpoint_only("Google").unwrap_err().reason(), "Refused");
         let both = json!({"uri": uri, "secretRef": {"name": "s"}, "options": anonymous});
         assert_eq!(chosen(&nobody, both), Err("Refused"));
     }

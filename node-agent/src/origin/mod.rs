@@ -36,6 +36,7 @@ use identity::{Identities, PlatformIdentity};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use web::{Budgets, Clients, Connection, Dialect, Limits, Web};
 
 /// Takes what an origin lists.
@@ -50,6 +51,12 @@ pub trait Sink: Send {
     ) -> Result<(), OriginError>;
     /// Something that cannot be an object.
     fn skip(&mut self, key: &str, reason: SkipReason);
+}
+
+/// The right to one of the requests that an origin allows at one time; ends when it is dropped.
+#[derive(Debug, Default)]
+pub struct Turn {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// One object as it is now.
@@ -85,6 +92,17 @@ pub trait Origin: Send + Sync + fmt::Debug {
     /// The object of this path below the origin's prefix; `None` when there is none.
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>>;
 
+    /// Waits until one more request for bytes may be under way. Whoever gets bytes takes a turn first,
+    /// before anything that others need to end theirs.
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        Box::pin(std::future::ready(Turn::default()))
+    }
+
+    /// Requests for bytes that make sense at one time.
+    fn most_at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// Reads bytes of an object, of the wanted content or not at all. Tries once:
     /// the caller knows how far it came.
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>>;
@@ -97,6 +115,8 @@ pub struct Origins {
     budgets: Budgets,
     roots: AllowedRoots,
     hosts: AllowedHosts,
+    proxies: AllowedHosts,
+    page_by_page: s3::PageByPage,
     threads: file::Threads,
     secrets: Secrets,
     platform: PlatformIdentity,
@@ -118,6 +138,8 @@ impl Origins {
             budgets: Budgets::default(),
             roots,
             hosts,
+            proxies: AllowedHosts::new(config.allowed_proxies.clone()),
+            page_by_page: s3::PageByPage::default(),
             threads: file::Threads::default(),
             secrets,
             platform: PlatformIdentity::of(config),
@@ -145,7 +167,7 @@ impl Origins {
                 let place = s3::Place::new(&bucket.name, bucket.prefix, spec.options.as_ref())?;
                 let credentials = s3::Credentials::choose(identities)?;
                 credentials.get().await?;
-                self.web(spec, s3::S3::new(place, credentials))
+                self.web(spec, s3::S3::new(place, credentials, self.page_by_page.clone()))
             }
             Address::Gs(Bucket { name, prefix, endpoint }) => {
                 let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
@@ -177,6 +199,15 @@ impl Origins {
         Web<D>: Origin,
     {
         let options = spec.options.as_ref();
+        if let Some(proxy) = options.and_then(|options| options.proxy.as_deref()) {
+            let is_allowed = proxy.parse().is_ok_and(|proxy| self.proxies.check(&proxy).is_ok());
+            if !is_allowed {
+                return Err(OriginError::Refused(format!(
+                    "options.proxy is \"{}\", and origin.allowedProxies of the node agents' configuration does not name its host",
+                    shown(proxy)
+                )));
+            }
+        }
         let client = self.clients.of(Connection::of(options)?)?;
         let budget = self.budgets.of(Address::of(spec)?.uri(), Limits::of(options)?);
         Ok(Arc::new(Web::new(client, dialect, budget, self.retries.clone(), self.metrics.clone())))

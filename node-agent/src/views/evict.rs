@@ -88,14 +88,16 @@ impl Views {
         let inner = &self.0;
         let mut amount = Amount::default();
         if let (Some(manifest), Some(held)) = (inner.readable(hash)?, inner.store.held(hash)) {
-            let others = inner.store.manifests().into_iter().filter(|(other, _)| other != hash);
-            let stay = others.filter_map(|(other, _)| Some((other, inner.store.held(&other)?)));
-            let stay: Arc<BlockSets> = Arc::new(stay.collect());
             let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
             for files in files.chunks(OBJECTS_AT_ONCE) {
                 inner.finish_unlinking()?;
+                // Nothing is published as whole meanwhile; what others hold may have become more.
                 let _alone = inner.links.write();
-                amount = amount.plus(inner.evict(hash, files, stay.clone())?.amount);
+                let mut stay = inner.others(hash);
+                for (shown, blocks) in inner.shown()?.iter().filter(|(shown, _)| *shown != hash) {
+                    *stay.entry(*shown).or_default() |= blocks;
+                }
+                amount = amount.plus(inner.evict(hash, files, Arc::new(stay))?.amount);
             }
         }
         inner.store.retire(hash)?;
@@ -104,6 +106,12 @@ impl Views {
 }
 
 impl Inner {
+    /// What versions besides this one hold.
+    fn others(&self, hash: &ManifestHash) -> BlockSets {
+        let others = self.store.manifests().into_iter().filter(|(other, _)| other != hash);
+        others.filter_map(|(other, _)| Some((other, self.store.held(&other)?))).collect()
+    }
+
     /// Gives objects up with their links. The caller is alone with these.
     fn evict(
         &self,

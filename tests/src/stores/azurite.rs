@@ -11,6 +11,7 @@ use reqwest::{Method, Url};
 use super::{CONTAINER, Store, sent};
 use crate::binaries;
 use crate::control_plane::START;
+use crate::kube_access::install_crypto;
 use crate::ports;
 use crate::process::{Process, Program};
 use crate::wait::eventually;
@@ -35,6 +36,7 @@ impl Azurite {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(logs: &Path) -> Result<Self> {
+        install_crypto();
         let port = ports::free()?;
         let (node, script) = binaries::azurite()?;
         let server = Program::new("azurite", node, logs)

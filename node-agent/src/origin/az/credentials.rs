@@ -44,14 +44,8 @@ impl Credentials {
             Identity::Platform(provider) => provider.clone(),
             Identity::Anonymous => return Ok(None),
         };
-        provider.get_credential().await.map(Some).map_err(|error| match &self.identity {
-            Identity::Secret(_) => OriginError::Denied(format!(
-                "no token is given for {}: {}",
-                self.shown(),
-                crate::origin::shown(&error.to_string())
-            )),
-            Identity::Platform(_) | Identity::Anonymous => no_identity("Azure", &error),
-        })
+        let given = provider.get_credential().await;
+        given.map(Some).map_err(|error| self.identity.no_token("Azure", &error))
     }
 
     /// For sentences.

@@ -10,7 +10,7 @@ pub(super) use place::Place;
 
 use super::find::Finder;
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue};
@@ -71,6 +71,14 @@ impl Origin for Web<Az> {
             finder.outcome(listing)
         }
         .boxed()
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        self.own_turn()
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.most()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {

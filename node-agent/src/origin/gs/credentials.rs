@@ -34,7 +34,8 @@ impl Credentials {
             Identity::Platform(provider) => provider.clone(),
             Identity::Anonymous => return Ok(None),
         };
-        provider.get_credential().await.map(Some).map_err(|error| no_identity("Google Cloud Storage", &error))
+        let given = provider.get_credential().await;
+        given.map(Some).map_err(|error| self.identity.no_token("Google Cloud Storage", &error))
     }
 
     /// For sentences.

@@ -13,7 +13,7 @@ pub(super) use place::Place;
 
 use super::find::Finder;
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted, shown};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted, shown};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_core::object::Validator;
@@ -74,6 +74,14 @@ impl Origin for Web<Gs> {
             finder.outcome(listing)
         }
         .boxed()
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        self.own_turn()
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.most()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {

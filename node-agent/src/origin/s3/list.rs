@@ -12,9 +12,12 @@ use futures::stream::FuturesUnordered;
 use hearth_core::key_ranges::{KeyRanges, NextPage, OutOfOrder};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// 1,000 keys of 1,024 bytes, each byte as `%XX`, with room for what stands around.
 const LONGEST_PAGE: usize = 16 << 20;
@@ -47,6 +50,26 @@ struct Entry {
 /// Pages that are asked for at one time.
 const WIDTH: usize = 10;
 
+/// Stores whose listings are found not to be in the order of their keys' bytes.
+#[derive(Clone, Debug, Default)]
+pub(in crate::origin) struct PageByPage(Arc<Mutex<HashSet<String>>>);
+
+impl PageByPage {
+    /// More are not remembered, and found out anew.
+    const MOST: usize = 1024;
+
+    fn has(&self, name: &str) -> bool {
+        self.0.lock().contains(name)
+    }
+
+    fn add(&self, name: String) {
+        let mut names = self.0.lock();
+        if names.len() < Self::MOST {
+            names.insert(name);
+        }
+    }
+}
+
 /// Where one range of keys is.
 #[derive(Default)]
 struct Position {
@@ -57,7 +80,8 @@ struct Position {
 /// Lists what begins with `start` below the prefix, a long listing in several places at once.
 pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
     let place = &origin.dialect.place;
-    let mut ranges = KeyRanges::new(WIDTH);
+    let unordered = &origin.dialect.page_by_page;
+    let mut ranges = KeyRanges::new(if unordered.has(&place.name()) { 1 } else { WIDTH });
     let mut positions: Vec<Position> = Vec::new();
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -75,8 +99,9 @@ pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> 
         let keys = keys(place, &page)?;
         let readable: Vec<&str> = keys.iter().filter_map(|key| key.path.as_deref().ok()).collect();
         let numbers = ranges.page(range, &readable, page.is_truncated).map_err(|OutOfOrder| {
+            unordered.add(place.name());
             OriginError::Malformed(format!(
-                "{} lists keys in another order than that of their bytes",
+                "{} lists keys in another order than that of their bytes: from the next time on it is listed page by page",
                 place.name()
             ))
         })?;

@@ -15,11 +15,12 @@ mod place;
 pub(crate) mod tests;
 
 pub(super) use credentials::Credentials;
+pub(super) use list::PageByPage;
 pub(super) use place::Place;
 
 use super::find::Finder;
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::aws::AwsAuthorizer;
@@ -29,11 +30,12 @@ use object_store::aws::AwsAuthorizer;
 pub(super) struct S3 {
     place: Place,
     credentials: Credentials,
+    page_by_page: PageByPage,
 }
 
 impl S3 {
-    pub(super) fn new(place: Place, credentials: Credentials) -> Self {
-        Self { place, credentials }
+    pub(super) fn new(place: Place, credentials: Credentials, page_by_page: PageByPage) -> Self {
+        Self { place, credentials, page_by_page }
     }
 }
 
@@ -73,6 +75,14 @@ impl Origin for Web<S3> {
             finder.outcome(listing)
         }
         .boxed()
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        self.own_turn()
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.most()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {

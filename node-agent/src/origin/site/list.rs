@@ -122,30 +122,45 @@ async fn index(origin: &Web<Site>, sink: &mut dyn Sink) -> Result<(), OriginErro
 
 /// Asks for what each file is, some at one time.
 async fn heads(origin: &Web<Site>, paths: Vec<String>, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    let mut refused = None;
+    let mut any = false;
     let mut told = futures::stream::iter(paths)
         .map(|path| async move {
+            // Without credentials nothing would be listed: that is no fault of the file.
+            origin.dialect.credentials.get().await?;
             match head(origin, &path).await {
-                Ok(told) => Ok((path, Some(told))),
+                Ok(told) => Ok((path, Ok(told))),
                 Err(error) if error.is_transient() => Err(error),
                 // One of many that is closed, a redirect, gone by now, or without a name for its content.
-                Err(_) => Ok((path, None)),
+                Err(error) => Ok((path, Err(error))),
             }
         })
         .buffer_unordered(AT_ONCE);
     while let Some((path, told)) = told.try_next().await? {
         match told {
-            Some(told) => sink.object(&path, told.size, told.modified, told.validator)?,
-            None => sink.skip(&path, SkipReason::NotAFile),
+            Ok(told) => {
+                any = true;
+                sink.object(&path, told.size, told.modified, told.validator)?;
+            }
+            Err(error) => {
+                refused = Some(error);
+                sink.skip(&path, SkipReason::NotAFile);
+            }
         }
     }
-    Ok(())
+    // All of them closed is no listing but a refusal.
+    match refused {
+        Some(error @ OriginError::Denied(_)) if !any => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The file of this path, whether or not it is listed.
 pub(super) async fn find(origin: &Web<Site>, path: &str) -> Result<Option<Found>, OriginError> {
     match head(origin, path).await {
         Ok(Told { size, validator, .. }) => Ok(Some(Found { size, validator })),
-        Err(OriginError::NotFound(_) | OriginError::Changed(_)) => Ok(None),
+        // A folder redirects to itself with a slash.
+        Err(OriginError::NotFound(_) | OriginError::Changed(_) | OriginError::Refused(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -15,7 +15,7 @@ pub use place::{Listed, Place};
 pub(super) use credentials::Credentials;
 
 use super::web::{self, Dialect, Meaning, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted, shown};
+use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted, shown};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_core::object::Validator;
@@ -55,7 +55,9 @@ impl Dialect for Site {
     fn refusal(&self, refusal: &Refusal) -> OriginError {
         let name = self.name();
         if refusal.status.is_redirection() {
-            let to = refusal.header(header::LOCATION.as_str()).map_or_else(String::new, shown);
+            // What is behind the path may be a signature.
+            let path = |to: &str| shown(to.split(['?', '#']).next().unwrap_or_default());
+            let to = refusal.header(header::LOCATION.as_str()).map_or_else(String::new, path);
             return OriginError::Refused(format!(
                 "{name} redirects to {to}, which is not followed: name that"
             ));
@@ -72,6 +74,14 @@ impl Origin for Web<Site> {
 
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
         list::find(self, path).boxed()
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        self.own_turn()
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.most()
     }
 
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {

@@ -1,26 +1,26 @@
 //! Keeps what this node asks of an origin within what its Dataset allows.
 
 use super::connection::Limits;
+use crate::origin::Turn;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// Bytes that are waited for at one time: small enough that streams take turns.
 const SLICE: u32 = 64 << 10;
 
-/// The right to one of the requests that may be under way; ends when it is dropped.
-#[derive(Debug)]
-pub(super) struct Turn {
-    _permit: Option<OwnedSemaphorePermit>,
-}
+/// Bytes per second that each of some requests should have, or they take all too long.
+const OF_ONE_REQUEST: u32 = 4 << 20;
 
 /// What may still be asked of one origin.
 pub(in crate::origin) struct Budget {
     at_once: Option<Arc<Semaphore>>,
+    /// Requests that make sense at one time.
+    most: usize,
     requests: Option<DefaultDirectRateLimiter>,
     bytes: Option<(DefaultDirectRateLimiter, NonZeroU32)>,
 }
@@ -30,7 +30,10 @@ impl Budget {
         let per_second = |rate: NonZeroU32, burst: NonZeroU32| {
             RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
         };
+        let by_rate = limits.bytes_per_second.map(|rate| (rate.get() / OF_ONE_REQUEST).max(1) as usize);
+        let by_count = limits.at_once.map(|count| count.get() as usize);
         Self {
+            most: by_rate.into_iter().chain(by_count).min().unwrap_or(usize::MAX),
             at_once: limits.at_once.map(|count| Arc::new(Semaphore::new(count.get() as usize))),
             requests: limits.requests_per_second.map(|rate| per_second(rate, NonZeroU32::MIN)),
             bytes: limits.bytes_per_second.map(|rate| {
@@ -47,6 +50,11 @@ impl Budget {
             None => None,
         };
         Turn { _permit: permit }
+    }
+
+    /// Requests that make sense at one time.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.most
     }
 
     /// Waits until one more request may be sent.

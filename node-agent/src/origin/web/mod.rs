@@ -20,10 +20,11 @@ pub(super) use connection::{Connection, Limits};
 pub(super) use endpoint::Endpoint;
 pub(super) use pages::{Pages, Taken, below, unreadable};
 
-use super::{ByteStream, OriginError, Retries, Wanted};
+use super::{ByteStream, OriginError, Retries, Turn, Wanted};
 use crate::metrics::Metrics;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use object_store::client::HttpRequestBody;
@@ -131,16 +132,27 @@ impl<D: Dialect> Web<D> {
             let value = HeaderValue::from_str(value).map_err(|e| malformed(&e))?;
             request.headers_mut().insert(name, value);
         }
+        // Before it is signed: signatures age.
+        self.budget.request().await;
         self.dialect.authorize(&mut request).await?;
         let url = request.uri().to_string().parse().map_err(|e| malformed(&e))?;
         let mut signed = reqwest::Request::new(operation.method(), url);
         *signed.headers_mut() = std::mem::take(request.headers_mut());
-        self.budget.request().await;
         let response = self.http.execute(signed).await.map_err(|error| self.unavailable(error))?;
         if response.status().is_success() {
             return Ok(response);
         }
         Err(self.dialect.refusal(&Refusal::read(operation, response).await))
+    }
+
+    /// Waits until one more request may be under way.
+    pub(super) fn own_turn(&self) -> BoxFuture<'_, Turn> {
+        self.budget.turn().boxed()
+    }
+
+    /// Requests that make sense at one time.
+    pub(super) fn most(&self) -> usize {
+        self.budget.most_at_once()
     }
 
     /// Lists page by page, and tries again what may succeed: `url` is that of the page at a
@@ -212,7 +224,6 @@ impl<D: Dialect> Web<D> {
             let last = wanted.range.end - 1;
             headers.push((http::header::RANGE, format!("bytes={}-{last}", wanted.range.start)));
         }
-        let turn = self.budget.turn().await;
         let response = self.send(Operation::Get, url, &headers).await?;
         let name = self.dialect.name();
         let shown = self.dialect.shown(wanted.key);
@@ -225,7 +236,7 @@ impl<D: Dialect> Web<D> {
         let stream = response.bytes_stream().then(move |chunk| {
             let chunk = chunk.map_err(|error| answer::unavailable(&name, error));
             bytes.inc_by(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
-            let (budget, _) = (budget.clone(), &turn);
+            let budget = budget.clone();
             async move {
                 budget.came(chunk.as_ref().map_or(0, Bytes::len)).await;
                 chunk
