@@ -10,14 +10,10 @@ use std::sync::Arc;
 pub struct Progress {
     /// Its Dataset exists.
     pub exists: bool,
-    /// Nodes that are to do it.
-    pub nodes_wanted: usize,
-    /// Of those, nodes that have done it.
+    /// Nodes that have done it.
     pub nodes_done: usize,
-    /// Nodes that answer and have not done it yet.
-    pub working: Vec<Arc<str>>,
-    /// Nodes that do not answer, or have no agent.
-    pub silent: Vec<Arc<str>>,
+    /// Nodes that are to do it and have not yet.
+    pub waiting: Vec<Arc<str>>,
     /// Files that were given up.
     pub files: u64,
     /// Their bytes that were there.
@@ -26,8 +22,8 @@ pub struct Progress {
     pub kept: BTreeMap<KeptWhy, (u64, u64)>,
     /// Nodes where some of it is wanted, and is fetched again.
     pub again: Vec<Arc<str>>,
-    /// What failed on a node, at most one of each.
-    pub failed: Vec<(Arc<str>, String)>,
+    /// What failed, on one of the nodes where something did.
+    pub failed: Option<(Arc<str>, String)>,
 }
 
 /// What is said of an Eviction.
@@ -44,9 +40,13 @@ pub struct Said {
 }
 
 impl Progress {
+    /// Nodes that are to do it.
+    pub fn nodes_wanted(&self) -> usize {
+        self.nodes_done + self.waiting.len()
+    }
+
     /// A node has done it.
     pub fn add(&mut self, node: &Arc<str>, done: &EvictionDone) {
-        self.nodes_wanted += 1;
         self.nodes_done += 1;
         // What nodes say is not to be trusted with arithmetic.
         self.files = self.files.saturating_add(done.files);
@@ -59,15 +59,8 @@ impl Progress {
         if done.again {
             self.again.push(node.clone());
         }
-        self.failed.extend(done.error.clone().map(|error| (node.clone(), error)));
-    }
-
-    /// A node has not done it yet.
-    pub fn waits_for(&mut self, node: Arc<str>, answers: bool) {
-        self.nodes_wanted += 1;
-        match answers {
-            true => self.working.push(node),
-            false => self.silent.push(node),
+        if let (None, Some(error)) = (&self.failed, &done.error) {
+            self.failed = Some((node.clone(), error.clone()));
         }
     }
 
@@ -77,12 +70,11 @@ impl Progress {
             let message = "spec.dataset.name names no Dataset of this namespace: what nodes had of one that was deleted goes by itself".to_owned();
             return Said { finished: true, complete: false, reason: "NoDataset", message };
         }
-        if self.nodes_wanted == 0 {
+        if self.nodes_wanted() == 0 {
             let message = "no node with an agent matches: see spec.nodes".to_owned();
             return Said { finished: is_late, complete: false, reason: "NoNodes", message };
         }
-        let missing: Vec<Arc<str>> = self.working.iter().chain(&self.silent).cloned().collect();
-        if !missing.is_empty() {
+        if !self.waiting.is_empty() {
             return match is_late {
                 true => Said {
                     finished: true,
@@ -90,18 +82,18 @@ impl Progress {
                     reason: "DeadlineExceeded",
                     message: format!(
                         "{} did not do it within spec.activeDeadlineSeconds: make another Eviction for what they hold",
-                        names(&missing)
+                        names(&self.waiting)
                     ),
                 },
                 false => Said {
                     finished: false,
                     complete: false,
                     reason: "Evicting",
-                    message: format!("waiting for {}", names(&missing)),
+                    message: format!("waiting for {}", names(&self.waiting)),
                 },
             };
         }
-        match self.failed.first() {
+        match &self.failed {
             Some((node, error)) => Said {
                 finished: true,
                 complete: false,
@@ -158,7 +150,7 @@ mod tests {
                 message: "1.5 kB of 2 files were given up; 6.0 kB of 4 files stay since pods have them mounted; pods or Warmups want some of it on a, where it is fetched again within a minute".into()
             }
         );
-        progress.waits_for("c".into(), false);
+        progress.waiting.push("c".into());
         assert_eq!(
             (progress.say(false).message.as_str(), progress.say(false).finished),
             ("waiting for c", false)
@@ -179,24 +171,23 @@ mod tests {
         /// It ends when all have done it, or in time; and it is complete only when all have.
         #[test]
         fn it_ends_and_claims_nothing_that_was_not_done(
-            nodes in prop::collection::vec(0_u8..4, 0..12),
+            nodes in prop::collection::vec(0_u8..3, 0..12),
             is_late: bool,
         ) {
             let mut progress = Progress { exists: true, ..Progress::default() };
             for (number, state) in nodes.iter().enumerate() {
                 let node: Arc<str> = format!("n{number}").into();
                 match state {
-                    0 => progress.waits_for(node, true),
-                    1 => progress.waits_for(node, false),
-                    2 => progress.add(&node, &done(1, vec![], false)),
+                    0 => progress.waiting.push(node),
+                    1 => progress.add(&node, &done(1, vec![], false)),
                     _ => progress.add(&node, &EvictionDone { error: Some("no".into()), ..done(1, vec![], false) }),
                 }
             }
             let said = progress.say(is_late);
-            let all = nodes.iter().all(|state| *state >= 2) && !nodes.is_empty();
-            prop_assert_eq!(progress.nodes_wanted, nodes.len());
+            let all = nodes.iter().all(|state| *state >= 1) && !nodes.is_empty();
+            prop_assert_eq!(progress.nodes_wanted(), nodes.len());
             prop_assert_eq!(said.finished, all || is_late);
-            prop_assert_eq!(said.complete, all && nodes.iter().all(|state| *state == 2));
+            prop_assert_eq!(said.complete, all && nodes.iter().all(|state| *state == 1));
         }
     }
 }

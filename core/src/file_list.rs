@@ -1,5 +1,6 @@
 //! An exact list of the files that a dataset has.
 
+use crate::manifest::shown;
 use std::ops::Range;
 
 /// Most lines of a list.
@@ -91,11 +92,8 @@ impl FileList {
 
     /// What it names and was not found.
     pub fn missing(&self) -> Missing {
-        /// Enough to find it by, and little enough for a status field.
-        const SHOWN: usize = 200;
         let mut missing = self.paths.iter().zip(&self.found).filter(|(_, found)| !**found).peekable();
-        let shown = |path: &str| path.chars().take(SHOWN).flat_map(char::escape_default).collect();
-        let example = missing.peek().map(|(path, _)| shown(self.at(path)));
+        let example = missing.peek().map(|(path, _)| shown(self.at(path)).collect());
         Missing { count: missing.count() as u64, example }
     }
 

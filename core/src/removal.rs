@@ -22,7 +22,6 @@ impl Holders {
         self.letting_go.sort_unstable();
         self.reading.sort_unstable();
         self.silent.sort_unstable();
-        self.silent.dedup();
     }
 
     fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {

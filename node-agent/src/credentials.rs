@@ -121,10 +121,7 @@ impl SecretValues {
     pub fn text(&self, key: &str) -> Result<Option<String>, OriginError> {
         let Some(text) = self.document(key) else { return Ok(None) };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(OriginError::Denied(format!(
-                "key {key} of Secret {} is empty or has characters other than visible ASCII",
-                self.0.of
-            )));
+            return Err(self.wrong(key, "is empty or has characters other than visible ASCII"));
         }
         Ok(Some(text.to_owned()))
     }

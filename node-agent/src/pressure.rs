@@ -2,9 +2,17 @@
 
 use std::path::Path;
 
+/// With more than this, in percent, the disks are others'.
+const BUSY: f32 = 20.0;
+
+/// Whether others wait for the node's disks; never where the kernel does not tell.
+pub(crate) fn disks_are_busy() -> bool {
+    io_some().is_some_and(|waiting| waiting > BUSY)
+}
+
 /// Percent of the last ten seconds in which some task waited for a disk; `None` where the
 /// kernel does not tell.
-pub fn io_some() -> Option<f32> {
+fn io_some() -> Option<f32> {
     some(&std::fs::read_to_string(Path::new("/proc/pressure/io")).ok()?)
 }
 

@@ -118,8 +118,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         replicas: known,
         in_use: views.in_use(),
         forget: {
-            let views = views.clone();
-            Arc::new(move |hash: &ManifestHash| views.forget(hash).map(drop))
+            let (views, shutdown) = (views.clone(), shutdown.clone());
+            Arc::new(move |hash: &ManifestHash| views.forget(hash, &shutdown).map(drop))
         },
         versions: told,
         fill: fill_status,

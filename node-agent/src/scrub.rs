@@ -15,8 +15,6 @@ use tokio_util::sync::CancellationToken;
 const REST: Duration = Duration::from_secs(600);
 /// When to look again whether the disks have more time.
 const YIELD: Duration = Duration::from_secs(5);
-/// With more than this, in percent, the disks are others'.
-const BUSY: f32 = 20.0;
 
 /// Reads the store again and again.
 pub struct Scrubber {
@@ -63,7 +61,7 @@ impl Scrubber {
         let begin = held.select(fastrand::u32(..u32::try_from(held.len()).unwrap_or(u32::MAX).max(1)));
         let begin = begin.unwrap_or(0);
         for number in held.range(begin..).chain(held.range(..begin)) {
-            while pressure::io_some().is_some_and(|waiting| waiting > BUSY) {
+            while pressure::disks_are_busy() {
                 tokio::time::sleep(YIELD).await;
             }
             let store = self.store.clone();

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(begun.elapsed(), WORD);
         sender.send_replace(told(&[("p", Choice::Undecided)]));
         let deciding = async {
-            tokio::time::sleep(WORD * 2).await;
+            tokio::time::advance(WORD * 2).await;
             sender.send_replace(told(&[("p", Choice::Held("job".into()))]));
         };
         let (choice, ()) = tokio::join!(versions.of("p", "ns/d"), deciding);

@@ -7,10 +7,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::wait::eventually;
 
 /// What to run and where its output goes.
 #[derive(Debug, Clone)]
@@ -185,16 +187,9 @@ impl Process {
     /// # Errors
     /// When it has not ended in time.
     pub async fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().context("cannot ask for the child's state")? {
-                return Ok(status);
-            }
-            if start.elapsed() > within {
-                bail!("{} did not end within {within:?}", self.name);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let child = &mut self.child;
+        let ended = async || child.try_wait().context("cannot ask for the child's state")?.context("it runs");
+        eventually(&format!("{} to end", self.name), within, ended).await
     }
 
     /// The last lines of its output.

@@ -1,4 +1,4 @@
-//! The shipped admission policy on a real API server: which pods get the gate's resources, and that they lose nothing.
+//! The shipped admission policies on a real API server: which pods get the gate's resources, that they lose nothing, and what the extender may change of Datasets.
 
 use anyhow::{Context, Result};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
@@ -155,6 +155,35 @@ fn a_gated_pod_is_scheduled_on_nodes_that_know_nothing_of_the_resources() -> Res
         pod("trainer").datasets("images").create(&cluster.kube).await?;
         let node = cluster.kube.node_of("default", "trainer", hearth_tests::kube_access::PATIENCE).await?;
         assert_eq!(node, "node-1");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_extender_may_change_nothing_of_a_dataset_but_its_finalizer() -> Result<()> {
+    e2e(&nodes(1).without_programs(), async |cluster| {
+        cluster.dataset("images", json!({"origins": [{"uri": "s3://bucket"}]})).await?;
+        let patch = async |patch: Value| {
+            let patch = patch.to_string();
+            let account = "--as=system:serviceaccount:hearth-system:hearth-extender";
+            let arguments =
+                ["patch", "datasets.hearth.dev", "images", "--type=merge", "-p", patch.as_str(), account];
+            cluster.kube.kubectl(&arguments, "").await
+        };
+        patch(json!({"metadata": {"finalizers": ["hearth.dev/cached-data"]}})).await?;
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"});
+        for change in [
+            json!({"spec": {"refresh": "Never"}}),
+            json!({"metadata": {"labels": {"a": "b"}}}),
+            json!({"metadata": {"annotations": {"a": "b"}}}),
+            json!({"metadata": {"ownerReferences": [owner]}}),
+            json!({"metadata": {"finalizers": ["hearth.dev/cached-data", "example.com/mine"]}}),
+        ] {
+            let refused =
+                patch(change.clone()).await.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains("nothing of a Dataset but its own finalizer"), "{change}: {refused:?}");
+        }
+        patch(json!({"metadata": {"finalizers": null}})).await?;
         Ok(())
     })
 }

@@ -61,8 +61,7 @@ impl ClusterIndex {
     }
 
     /// What is to be held for a pod; `starts` says that it has not started yet. Nothing of
-    /// what it may not read.
-    /// Nothing of what is being deleted either.
+    /// what it may not read, or what is being deleted.
     pub fn needs(&self, demand: &Demand, starts: bool) -> Vec<(DatasetName, Need)> {
         let Ok(pins) = &demand.pins else { return Vec::new() };
         let needs = demand.asked.iter().filter_map(|asked| {

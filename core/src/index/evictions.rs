@@ -1,6 +1,7 @@
 //! Evictions as the API server has them: which nodes carry them out, and how far they are.
 
-use super::{ClusterIndex, DatasetName, Millis};
+use super::warmups::selects;
+use super::{ClusterIndex, DatasetName};
 use crate::eviction::Progress;
 use crate::selection::Selection;
 use crate::wire::eviction::{EvictionOrder, Evicts};
@@ -73,34 +74,36 @@ impl ClusterIndex {
     }
 
     fn has_labels(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
-        match self.node_facts(node) {
-            Some(facts) => labels.iter().all(|(key, value)| facts.labels.get(key) == Some(value)),
-            None => labels.is_empty(),
-        }
+        self.node_facts(node).map_or(labels.is_empty(), |facts| selects(labels, &facts.labels))
     }
 
     /// How far an Eviction is, by what the nodes have reported since they were told of it;
-    /// `None` when it is not known.
-    pub fn eviction_progress(&self, now: Millis, uid: &str) -> Option<Progress> {
+    /// `None` when it is not known. `agents` are the nodes that have an agent.
+    pub fn eviction_progress<'a>(
+        &self,
+        uid: &str,
+        agents: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Progress> {
         let facts = self.evictions.get(uid)?;
         let nodes: BTreeSet<Arc<str>> = match &facts.nodes {
             EvictionNodes::Named(names) => names.iter().map(|name| Arc::from(name.as_str())).collect(),
             EvictionNodes::Labelled(labels) => {
-                let with_agent = self.nodes.iter().filter(|(_, node)| node.session.is_some());
-                let named = with_agent.map(|(_, node)| node.name.clone());
+                let reporting = self.nodes.iter().filter(|(_, node)| node.session.is_some());
+                // One that has not reported since this replica started may hold anything.
+                let named =
+                    reporting.map(|(_, node)| node.name.clone()).chain(agents.into_iter().map(Arc::from));
                 named.filter(|name| self.has_labels(name, labels)).collect()
             }
         };
         let mut progress =
             Progress { exists: self.datasets.contains_key(&facts.dataset), ..Progress::default() };
         for name in nodes {
-            let node = self.nodes.by_name(&name);
-            let session = node.and_then(|node| node.session.as_ref());
+            let session = self.nodes.by_name(&name).and_then(|node| node.session.as_ref());
             let done =
                 session.and_then(|session| session.status.evictions.iter().find(|done| done.id == uid));
             match done {
                 Some(done) => progress.add(&name, done),
-                None => progress.waits_for(name, node.is_some_and(|node| self.is_live(node, now))),
+                None => progress.waiting.push(name),
             }
         }
         Some(progress)
@@ -111,6 +114,7 @@ impl ClusterIndex {
 mod tests {
     use super::super::tests::{cluster, delta, name, snapshot};
     use super::*;
+    use crate::index::Millis;
     use crate::wire::eviction::{EvictionDone, Kept, KeptWhy};
 
     fn facts(nodes: EvictionNodes) -> EvictionFacts {
@@ -139,23 +143,22 @@ mod tests {
         };
         assert_eq!(index.orders(Millis(0), "a").0.evictions, [order]);
         assert!(index.orders(Millis(0), "b").0.evictions.is_empty());
-        let progress = index.eviction_progress(Millis(0), "e").unwrap();
-        assert_eq!((progress.nodes_wanted, progress.nodes_done), (2, 0));
-        assert_eq!((progress.working, progress.silent), (vec!["a".into()], vec!["c".into()]));
+        let progress = index.eviction_progress("e", []).unwrap();
+        assert_eq!((progress.waiting, progress.nodes_done), (vec!["a".into(), "c".into()], 0));
 
         let mut report = delta("a", 1, hash, &[], &[0]);
         let kept = vec![Kept { why: KeptWhy::Mounted, files: 1, bytes: 5 }];
         report.status.evictions =
             vec![EvictionDone { id: "e".into(), files: 2, bytes: 9, kept, again: true, error: None }];
         index.apply(Millis(0), report);
-        let progress = index.eviction_progress(Millis(0), "e").unwrap();
+        let progress = index.eviction_progress("e", []).unwrap();
         assert_eq!((progress.nodes_done, progress.files, progress.bytes), (1, 2, 9));
         assert_eq!(progress.kept[&KeptWhy::Mounted], (1, 5));
         assert_eq!(progress.again, [Arc::<str>::from("a")]);
 
         index.remove_eviction("e");
         assert!(index.orders(Millis(0), "a").0.evictions.is_empty());
-        assert_eq!(index.eviction_progress(Millis(0), "e"), None);
+        assert_eq!(index.eviction_progress("e", []), None);
     }
 
     #[test]
@@ -163,10 +166,12 @@ mod tests {
         let (mut index, hash, _) = cluster(&["a", "b"]);
         index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
         index.set_eviction("e", facts(EvictionNodes::Labelled(BTreeMap::new())));
-        assert_eq!(index.eviction_progress(Millis(0), "e").unwrap().nodes_wanted, 1);
+        assert_eq!(index.eviction_progress("e", []).unwrap().nodes_wanted(), 1);
+        let silent = index.eviction_progress("e", ["a", "silent"]).unwrap();
+        assert_eq!(silent.waiting, ["a".into(), "silent".into()], "it may hold anything");
         let gpu = BTreeMap::from([("gpu".to_owned(), "yes".to_owned())]);
         index.set_eviction("e", facts(EvictionNodes::Labelled(gpu)));
-        assert_eq!(index.eviction_progress(Millis(0), "e").unwrap().nodes_wanted, 0);
+        assert_eq!(index.eviction_progress("e", []).unwrap().nodes_wanted(), 0);
         assert!(index.orders(Millis(0), "a").0.evictions.is_empty());
     }
 }

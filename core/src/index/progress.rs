@@ -1,7 +1,8 @@
 //! How far datasets and warm-ups are, for their statuses.
 
+use super::node::Node;
 use super::{ClusterIndex, DatasetName, Millis, NodeId};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ManifestHash};
 use crate::selection::Selection;
 use crate::wire::report::Trouble;
 use roaring::RoaringBitmap;
@@ -96,15 +97,7 @@ impl ClusterIndex {
             warmth.some += usize::from(held > 0);
             warmth.most = warmth.most.max(held);
         }
-        for node in self.troubled.iter().filter_map(|id| live(*id)) {
-            let troubles = node.session.iter().flat_map(|session| &session.status.troubles);
-            for trouble in troubles.filter(|trouble| trouble.manifest == hash) {
-                warmth.troubles.push((node.name.clone(), trouble.clone()));
-            }
-        }
-        // The same ones each time, or a status would change with a hash map's mood.
-        warmth.troubles.sort_by(|a, b| a.0.cmp(&b.0));
-        warmth.troubles.truncate(TROUBLES_SHOWN);
+        warmth.troubles = troubles_with(self.troubled.iter().filter_map(|id| live(*id)), hash);
         Some(warmth)
     }
 
@@ -139,13 +132,6 @@ impl ClusterIndex {
         progress.bytes_total = bytes * warmup.chosen.len() as u64;
         progress.files_total = files * warmup.chosen.len() as u64;
         for (id, node) in warmup.chosen.iter().filter_map(|name| self.live(name, now)) {
-            if let Some(session) = &node.session {
-                for trouble in session.status.troubles.iter().filter(|trouble| trouble.manifest == hash) {
-                    if progress.troubles.len() < TROUBLES_SHOWN {
-                        progress.troubles.push((node.name.clone(), trouble.clone()));
-                    }
-                }
-            }
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
             progress.bytes_done += held;
             if held < bytes {
@@ -169,7 +155,8 @@ impl ClusterIndex {
                 progress.files_done += files;
             }
         }
-        progress.troubles.sort_by(|a, b| a.0.cmp(&b.0));
+        let nodes = warmup.chosen.iter().filter_map(|name| self.live(name, now)).map(|(_, node)| node);
+        progress.troubles = troubles_with(nodes, hash);
         Some(progress)
     }
 
@@ -205,4 +192,21 @@ impl ClusterIndex {
         let node = self.nodes.get(id)?;
         self.is_live(node, now).then_some((id, node))
     }
+}
+
+/// Troubles of nodes with a version, as many as are shown: the same ones each time, or a status
+/// would change with a hash map's mood.
+fn troubles_with<'a>(
+    nodes: impl Iterator<Item = &'a Node>,
+    version: ManifestHash,
+) -> Vec<(Arc<str>, Trouble)> {
+    let of_node = |node: &'a Node| {
+        let troubles = node.session.iter().flat_map(|session| &session.status.troubles);
+        troubles.map(move |trouble| (&node.name, trouble))
+    };
+    let mut found: Vec<_> =
+        nodes.flat_map(of_node).filter(|(_, trouble)| trouble.manifest == version).collect();
+    found.sort_by(|a, b| a.0.cmp(b.0));
+    found.truncate(TROUBLES_SHOWN);
+    found.into_iter().map(|(node, trouble)| (node.clone(), trouble.clone())).collect()
 }

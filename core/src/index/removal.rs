@@ -1,12 +1,13 @@
 //! Which nodes still hold something of a Dataset that is being deleted.
 
 use super::datasets::Dataset;
-use super::node::{Node, Reported};
+use super::node::Node;
 use super::{ClusterIndex, DatasetName, Millis, NodeId};
 use crate::manifest::ManifestHash;
 use crate::removal::Holders;
 use crate::selection::Selection;
 use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The Datasets that are being deleted, as far as versions are concerned.
@@ -35,47 +36,64 @@ impl<'a> Endings<'a> {
 }
 
 impl ClusterIndex {
-    /// Who holds something of a Dataset that is being deleted; `None` when it is not. What
-    /// other Datasets name, too, is theirs and does not count. `agents` are the nodes that
-    /// have an agent: one that has not reported may hold anything.
+    /// Who holds something of the Datasets that are being deleted, for each of them. What
+    /// others name, too, is theirs and does not count. `agents` are the nodes that have an
+    /// agent: one that has not reported may hold anything.
     pub fn holders<'a>(
         &self,
         now: Millis,
-        name: &DatasetName,
         agents: impl IntoIterator<Item = &'a str>,
-    ) -> Option<Holders> {
-        let ending = self.datasets.get(name)?.facts.ending.as_ref()?;
-        let dataset = name.to_string();
-        let named: HashSet<ManifestHash> = self
+    ) -> HashMap<DatasetName, Holders> {
+        let ending: Vec<(&DatasetName, &BTreeSet<ManifestHash>)> = self
             .datasets
-            .values()
-            .filter_map(|dataset| dataset.facts.manifest)
-            .chain(self.held_versions())
+            .iter()
+            .filter_map(|(name, dataset)| Some((name, dataset.facts.ending.as_ref()?)))
             .collect();
-        let is_its = |(hash, reported): &(&ManifestHash, &Reported)| {
-            (reported.dataset == dataset || ending.contains(*hash)) && !named.contains(*hash)
-        };
-        let mut holders = Holders::default();
+        if ending.is_empty() {
+            return HashMap::new();
+        }
+        let current = self.datasets.values().filter_map(|dataset| dataset.facts.manifest);
+        let named: HashSet<ManifestHash> = current.chain(self.held_versions()).collect();
+        // Which of them a version is of: by the name under which a node has it, or by itself.
+        let by_name: HashMap<String, usize> =
+            ending.iter().enumerate().map(|(at, (name, _))| (name.to_string(), at)).collect();
+        let mut by_version: HashMap<&ManifestHash, Vec<usize>> = HashMap::new();
+        for (at, (_, versions)) in ending.iter().enumerate() {
+            versions.iter().for_each(|hash| by_version.entry(hash).or_default().push(at));
+        }
+        let mut all = vec![Holders::default(); ending.len()];
         for (id, node) in self.nodes.iter() {
-            let held: Vec<&ManifestHash> =
-                node.reported.iter().filter(is_its).map(|(hash, _)| hash).collect();
-            if held.is_empty() {
-                continue;
+            let mut held: HashMap<usize, Vec<&ManifestHash>> = HashMap::new();
+            for (hash, reported) in node.reported.iter().filter(|(hash, _)| !named.contains(*hash)) {
+                let of_name = by_name.get(&reported.dataset);
+                let of: BTreeSet<usize> =
+                    of_name.into_iter().chain(by_version.get(hash).into_iter().flatten()).copied().collect();
+                of.into_iter().for_each(|at| held.entry(at).or_default().push(hash));
             }
-            match self.is_live(node, now) {
-                false => holders.silent.push(node.name.clone()),
-                true if held.iter().all(|hash| node.reads(hash)) => holders.reading.push(node.name.clone()),
-                true => {
-                    let bytes =
-                        held.iter().map(|hash| self.bytes_held(hash, id)).fold(0, u64::saturating_add);
-                    holders.letting_go.push((node.name.clone(), bytes));
-                }
+            for (at, held) in held {
+                self.count(&mut all[at], now, id, node, &held);
             }
         }
         let unheard = agents.into_iter().filter(|node| self.heard(node).is_none());
-        holders.silent.extend(unheard.map(Arc::from));
-        holders.sort();
-        Some(holders)
+        let unheard: Vec<Arc<str>> = unheard.map(Arc::from).collect();
+        let ended = ending.into_iter().zip(all).map(|((name, _), mut holders)| {
+            holders.silent.extend(unheard.iter().cloned());
+            holders.sort();
+            (name.clone(), holders)
+        });
+        ended.collect()
+    }
+
+    /// A node holds these versions of one that is being deleted.
+    fn count(&self, holders: &mut Holders, now: Millis, id: NodeId, node: &Node, held: &[&ManifestHash]) {
+        match self.is_live(node, now) {
+            false => holders.silent.push(node.name.clone()),
+            true if held.iter().all(|hash| node.reads(hash)) => holders.reading.push(node.name.clone()),
+            true => {
+                let bytes = held.iter().map(|hash| self.bytes_held(hash, id)).fold(0, u64::saturating_add);
+                holders.letting_go.push((node.name.clone(), bytes));
+            }
+        }
     }
 
     /// Bytes that a node holds of a version; 0 as long as its manifest is not here.
@@ -98,7 +116,7 @@ mod tests {
     use super::*;
     use crate::block::BLOCK_SIZE;
     use crate::index::{DatasetFacts, WarmupFacts};
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     fn ending(versions: &[ManifestHash]) -> DatasetFacts {
         let ending = Some(versions.iter().copied().collect::<BTreeSet<_>>());
@@ -106,7 +124,7 @@ mod tests {
     }
 
     fn holders(index: &ClusterIndex, now: u64, agents: &[&str]) -> Holders {
-        index.holders(Millis(now), &name(), agents.iter().copied()).unwrap()
+        index.holders(Millis(now), agents.iter().copied()).remove(&name()).unwrap()
     }
 
     #[test]
@@ -126,7 +144,7 @@ mod tests {
         );
         index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
         index.apply(Millis(0), snapshot("b", &[]));
-        assert_eq!(index.holders(Millis(0), &name(), []), None, "nobody asked for its end");
+        assert!(index.holders(Millis(0), []).is_empty(), "nobody asked for its end");
         assert_eq!(index.orders(Millis(0), "b").0.wants.len(), 1);
         index.set_dataset(&name(), ending(&[hash]));
         let orders = index.orders(Millis(0), "a").0;
@@ -140,7 +158,7 @@ mod tests {
         assert_eq!(holders(&index, 0, &["a", "b"]), Holders::default());
         index.remove_dataset(&name());
         index.set_dataset(&name(), DatasetFacts { uid: "another".into(), ..dataset(hash) });
-        assert_eq!(index.holders(Millis(0), &name(), []), None);
+        assert!(index.holders(Millis(0), []).is_empty());
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, node: &Node) -> bool 
 }
 
 /// Whether labels have all that a selector names.
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 

@@ -1,13 +1,10 @@
 //! Makes a manifest from a listing, in whatever order the listing came.
 
-use super::path::{self, path_order};
+use super::path::{self, path_order, shown};
 use super::{Manifest, ManifestOrigin, Row};
 use crate::block::{self, BlockNumber};
 use crate::object::Validator;
 use std::fmt;
-
-/// Characters of a key: enough to find it by, and little enough for a status field.
-const SHOWN: usize = 200;
 
 /// One object as an origin lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +70,10 @@ impl Skipped {
     /// Counts one more skipped key.
     pub fn add(&mut self, key: &str, reason: SkipReason) {
         self.count += 1;
-        let shown: String = key.chars().take(SHOWN).flat_map(char::escape_default).collect();
-        if self.example.as_ref().is_none_or(|(least, of)| (&shown, reason) < (least, *of)) {
-            self.example = Some((shown, reason));
+        let is_less =
+            |(least, of): &(String, SkipReason)| shown(key).cmp(least.chars()).then(reason.cmp(of)).is_lt();
+        if self.example.as_ref().is_none_or(is_less) {
+            self.example = Some((shown(key).collect(), reason));
         }
     }
 }
@@ -186,7 +184,7 @@ impl Manifest {
 
     fn claimed(&self, first: &ListedObject, second: &ListedObject) -> BuildError {
         let uri = |object: &ListedObject| self.origins[usize::from(object.origin)].uri.clone();
-        let path = first.path.chars().take(SHOWN).flat_map(char::escape_default).collect();
+        let path = shown(&first.path).collect();
         BuildError::Claimed { path, first: uri(first), second: uri(second) }
     }
 

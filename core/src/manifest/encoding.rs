@@ -15,7 +15,7 @@ use crate::prefix::shared_prefix;
 use serde::{Deserialize, Serialize};
 
 /// The newest format that is known here.
-pub const FORMAT_VERSION: u8 = 2;
+pub const FORMAT_VERSION: u8 = MANY_DOMAINS;
 
 /// All origins are of one access domain. Written whenever that is so, as it was when there
 /// was no other format: an older program reads it, and a dataset's versions keep their names.

@@ -14,6 +14,7 @@ pub use builder::{BuildError, ListedObject, ManifestBuilder, SkipReason, Skipped
 pub use encoding::{DecodeError, FORMAT_VERSION, LONGEST_ENCODING};
 pub use inherit::Unchanged;
 pub use path::path_order;
+pub(crate) use path::shown;
 pub use selected::Selected;
 
 use crate::block::{self, BlockNumber};

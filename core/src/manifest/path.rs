@@ -37,3 +37,8 @@ pub(super) fn check(path: &str) -> Result<(), SkipReason> {
 pub(super) fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
+
+/// A path as a status shows it: enough to find it by, and little enough for a field.
+pub(crate) fn shown(path: &str) -> impl Iterator<Item = char> {
+    path.chars().take(200).flat_map(char::escape_default)
+}

@@ -1,15 +1,14 @@
 //! How far each Eviction is, in its status.
 
-use super::{Duties, apply_status, delete_ended};
+use super::{Duties, apply_status, delete_ended, is_over};
 use hearth_api::{
     ConditionStatus, Eviction, EvictionKept, EvictionNodeCounts, EvictionStatus, set_condition,
 };
 use hearth_core::eviction::{Progress, Said};
 use hearth_core::explain;
-use hearth_core::wire::eviction::KeptWhy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use std::time::Duration;
 
 /// Statuses are looked at so often.
@@ -20,8 +19,7 @@ impl Duties {
         loop {
             for eviction in self.known.evictions() {
                 let now = Timestamp::now();
-                let api: Api<Eviction> =
-                    Api::namespaced(self.client.clone(), &eviction.namespace().unwrap_or_default());
+                let api = self.api_of(&*eviction);
                 if eviction.is_finished() {
                     if is_past_ttl(&eviction, now) {
                         delete_ended(&api, &*eviction).await;
@@ -45,8 +43,9 @@ impl Duties {
             return Some(status_of(eviction, &Progress::default(), said, now));
         }
         let uid = eviction.uid().unwrap_or_default();
-        let monotonic = self.state.now().monotonic;
-        let progress = self.state.read(|index| index.eviction_progress(monotonic, &uid))?;
+        let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
+        let agents = agents.iter().map(String::as_str);
+        let progress = self.state.read(|index| index.eviction_progress(&uid, agents))?;
         let said = progress.say(is_late(eviction, now));
         Some(status_of(eviction, &progress, said, now))
     }
@@ -54,16 +53,12 @@ impl Duties {
 
 fn is_late(eviction: &Eviction, now: Timestamp) -> bool {
     let started = eviction.status.as_ref().and_then(|status| status.started_at.as_ref());
-    started.is_some_and(|started| {
-        now.duration_since(started.0).as_secs() >= eviction.spec.active_deadline_seconds
-    })
+    is_over(started, Some(eviction.spec.active_deadline_seconds), now)
 }
 
 fn is_past_ttl(eviction: &Eviction, now: Timestamp) -> bool {
     let finished = eviction.status.as_ref().and_then(|status| status.finished_at.as_ref());
-    finished
-        .zip(eviction.spec.ttl_seconds_after_finished)
-        .is_some_and(|(finished, seconds)| now.duration_since(finished.0).as_secs() >= seconds)
+    is_over(finished, eviction.spec.ttl_seconds_after_finished, now)
 }
 
 /// The status as it should be.
@@ -76,15 +71,15 @@ fn status_of(eviction: &Eviction, progress: &Progress, said: Said, now: Timestam
     let generation = eviction.metadata.generation;
     set_condition(&mut conditions, "Complete", condition, said.reason, said.message, generation, now);
     let kept = progress.kept.iter().map(|(why, (files, bytes))| EvictionKept {
-        why: label(*why).to_owned(),
+        why: format!("{why:?}"),
         files: number(*files),
         bytes: number(*bytes),
     });
     EvictionStatus {
         nodes: Some(EvictionNodeCounts {
-            wanted: count(progress.nodes_wanted),
+            wanted: count(progress.nodes_wanted()),
             done: count(progress.nodes_done),
-            summary: format!("{}/{}", progress.nodes_done, progress.nodes_wanted),
+            summary: format!("{}/{}", progress.nodes_done, progress.nodes_wanted()),
         }),
         files: Some(number(progress.files)),
         bytes: Some(number(progress.bytes)),
@@ -96,18 +91,10 @@ fn status_of(eviction: &Eviction, progress: &Progress, said: Said, now: Timestam
     }
 }
 
-fn label(why: KeptWhy) -> &'static str {
-    match why {
-        KeptWhy::Mounted => "Mounted",
-        KeptWhy::Wanted => "Wanted",
-        KeptWhy::Written => "Written",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_core::wire::eviction::{EvictionDone, Kept};
+    use hearth_core::wire::eviction::{EvictionDone, Kept, KeptWhy};
 
     #[test]
     fn a_status_tells_what_went_and_when_it_ended() {
@@ -120,7 +107,7 @@ mod tests {
         .unwrap();
         assert_eq!(eviction.spec.active_deadline_seconds, 300);
         let mut progress = Progress { exists: true, ..Progress::default() };
-        progress.waits_for("b".into(), true);
+        progress.waiting.push("b".into());
         let status = |eviction: &Eviction, progress: &Progress, now| {
             status_of(eviction, progress, progress.say(is_late(eviction, now)), now)
         };

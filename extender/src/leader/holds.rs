@@ -6,8 +6,8 @@ use crate::watch::{current_of, held_of, is_ending, name_of};
 use hearth_api::{Dataset, HeldVersion};
 use hearth_core::hold::{Held, Known, MOST_HELD, Need, Unneeded};
 use hearth_core::index::DatasetName;
+use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -58,11 +58,11 @@ impl Duties {
         let uids: HashSet<String> = datasets.iter().filter_map(|dataset| dataset.uid()).collect();
         memory.retain(|uid, _| uids.contains(uid));
         for dataset in datasets {
+            let needs = needs.remove(&name_of(&dataset)).unwrap_or_default();
             // Nearly all, where there are thousands.
             if needs.is_empty() && dataset.status.as_ref().is_none_or(|status| status.held.is_empty()) {
                 continue;
             }
-            let needs = needs.remove(&name_of(&dataset)).unwrap_or_default();
             let remembered = memory.entry(dataset.uid().unwrap_or_default()).or_default();
             self.hold_of(&dataset, &needs, remembered).await;
         }
@@ -70,9 +70,6 @@ impl Duties {
 
     async fn hold_of(&self, dataset: &Arc<Dataset>, needs: &[Need], remembered: &mut Remembered) {
         let (name, held) = (name_of(dataset), held_of(dataset));
-        if needs.is_empty() && held.is_empty() {
-            return;
-        }
         let previous = self.state.read(|index| index.previous_version(&name));
         let known = Known { current: current_of(dataset), previous, held: &held };
         let next = remembered.unneeded.next(self.state.now().monotonic, known, needs);
@@ -92,8 +89,7 @@ impl Duties {
     /// Writes the holds of a Dataset over what was read of it and nothing else: what has
     /// changed meanwhile is looked at first.
     async fn write_holds(&self, dataset: &Dataset, held: &Held) -> Result<(), String> {
-        let api: Api<Dataset> =
-            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
+        let api = self.api_of(dataset);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let (name, patch) = (dataset.name_any(), Patch::Merge(patch(dataset, held)));
         match answer(api.patch_status(&name, &params, &patch)).await {

@@ -18,8 +18,11 @@ use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
 use answer::{Answer, answer};
-use kube::ResourceExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,12 +97,25 @@ impl Duties {
         }
     }
 
+    /// Where an object like this one is written.
+    fn api_of<K>(&self, seen: &K) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &seen.namespace().unwrap_or_default())
+    }
+
     /// Waits until all that is watched has been seen once.
     async fn synced(&self) {
         while !self.state.agents(|agents| agents.synced) {
             tokio::time::sleep(SETTLING).await;
         }
     }
+}
+
+/// Whether so many seconds have passed since then; not without either.
+fn is_over(since: Option<&Time>, seconds: Option<i64>, now: Timestamp) -> bool {
+    since.zip(seconds).is_some_and(|(since, seconds)| now.duration_since(since.0).as_secs() >= seconds)
 }
 
 /// Deletes the very object that was seen, and no other of its name.

@@ -101,6 +101,9 @@ impl Duties {
         if self.state.readiness(SETTLED_AFTER).is_err() {
             return;
         }
+        let now = self.state.now().monotonic;
+        let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
+        let holders = self.state.read(|index| index.holders(now, agents.iter().map(String::as_str)));
         let mut before = std::mem::take(watched);
         let mut steps = Vec::new();
         for dataset in ending.into_iter().filter(|dataset| is_guarded(dataset)) {
@@ -108,7 +111,10 @@ impl Duties {
             let (mut removal, since) = before.remove(&uid).unwrap_or((Removal::default(), Instant::now()));
             // Nodes are not told before somebody leads.
             let waited = waited(&dataset, Timestamp::now()).min(since.elapsed());
-            steps.extend(self.next(&mut removal, &dataset, waited).map(|step| (dataset, step)));
+            // None before the index knows that it is being deleted.
+            if let Some(holders) = holders.get(&name_of(&dataset)) {
+                steps.push((dataset, removal.next(holders, waited, self.removal_patience)));
+            }
             watched.insert(uid, (removal, since));
         }
         let steps = futures::stream::iter(steps).map(|(dataset, step)| async move {
@@ -119,32 +125,24 @@ impl Duties {
         steps.buffer_unordered(WRITES).collect::<()>().await;
     }
 
-    /// What is next for one that is being deleted; `None` before the index knows of that.
-    fn next(&self, removal: &mut Removal, dataset: &Dataset, waited: Duration) -> Option<Step> {
-        let now = self.state.now().monotonic;
-        let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
-        let agents = agents.iter().map(String::as_str);
-        let holders = self.state.read(|index| index.holders(now, &name_of(dataset), agents))?;
-        Some(removal.next(&holders, waited, self.removal_patience))
-    }
-
     async fn take(&self, dataset: &Dataset, step: Step) -> Result<(), String> {
+        let outcome = match &step {
+            Step::Wait(message) => return self.say(dataset, message.clone()).await,
+            Step::Done(_) => "done",
+            Step::GiveUp(_) => "given-up",
+        };
+        if !self.write_guard(dataset, false).await? {
+            return Ok(());
+        }
         let (name, uid) = (name_of(dataset), dataset.uid().unwrap_or_default());
-        let outcome = match step {
-            Step::Wait(message) => return self.say(dataset, message).await,
-            Step::Done(reading) => {
-                if let Some(by) = reading {
-                    self.recorder.still_read(&name, &uid, by);
-                }
-                "done"
-            }
+        match step {
+            Step::Done(Some(by)) => self.recorder.still_read(&name, &uid, by),
             Step::GiveUp(left) => {
                 tracing::warn!(dataset = %name, "it is deleted, and its bytes are not all gone: {left}");
                 self.recorder.left(&name, &uid, left);
-                "given-up"
             }
-        };
-        self.write_guard(dataset, false).await?;
+            Step::Wait(_) | Step::Done(None) => {}
+        }
         self.state.metrics.removals.with_label_values(&[outcome]).inc();
         tracing::info!(dataset = %name, outcome, "let go after it was deleted");
         Ok(())
@@ -153,20 +151,19 @@ impl Duties {
     async fn say(&self, dataset: &Dataset, message: String) -> Result<(), String> {
         let condition = (ConditionStatus::False, "Deleting", message);
         let Some(part) = Part::with(dataset, None, condition, Timestamp::now()) else { return Ok(()) };
-        let api: Api<Dataset> =
-            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
-        apply_status(&api, &dataset.name_any(), &part).await
+        apply_status(&self.api_of(dataset), &dataset.name_any(), &part).await
     }
 
-    /// Puts the finalizer on this very state of a Dataset, or takes it off.
-    async fn write_guard(&self, dataset: &Dataset, guarded: bool) -> Result<(), String> {
-        let api: Api<Dataset> =
-            Api::namespaced(self.client.clone(), &dataset.namespace().unwrap_or_default());
+    /// Puts the finalizer on this very state of a Dataset, or takes it off; whether it was
+    /// still in this state.
+    async fn write_guard(&self, dataset: &Dataset, guarded: bool) -> Result<bool, String> {
+        let api = self.api_of(dataset);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(patch(dataset, guarded));
         match answer(api.patch(&dataset.name_any(), &params, &patch)).await {
+            Ok(_) => Ok(true),
             // Gone, or changed: its watch tells of it in a moment.
-            Ok(_) | Err(Answer::Code(404 | 409, _)) => Ok(()),
+            Err(Answer::Code(404 | 409, _)) => Ok(false),
             Err(answer) => Err(answer.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 //! Progress comes from what the nodes report to hold, so it survives restarts of
 //! everything; only the rate is measured anew.
 
-use super::{Duties, apply_status, delete_ended};
+use super::{Duties, apply_status, delete_ended, is_over};
 use hearth_api::{
     ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, WarmupTrouble, set_condition,
 };
@@ -13,7 +13,7 @@ use hearth_core::score;
 use hearth_core::wire::report::Trouble;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Duties {
             for warmup in warmups {
                 let uid = warmup.uid().unwrap_or_default();
                 if is_past_ttl(&warmup, Timestamp::now()) {
-                    delete_ended(&self.warmups_of(&warmup), &*warmup).await;
+                    delete_ended(&self.api_of(&*warmup), &*warmup).await;
                     continue;
                 }
                 if warmup.is_done() || warmup.is_complete() && !round.is_multiple_of(COMPLETE_EVERY) {
@@ -115,14 +115,10 @@ impl Duties {
 
     async fn write_status(&self, warmup: &Warmup, status: &WarmupStatus) {
         if warmup.status.as_ref() != Some(status)
-            && let Err(why) = apply_status(&self.warmups_of(warmup), &warmup.name_any(), status).await
+            && let Err(why) = apply_status(&self.api_of(warmup), &warmup.name_any(), status).await
         {
             tracing::warn!(warmup = warmup.name_any(), "its status was not written: {why}");
         }
-    }
-
-    pub(super) fn warmups_of(&self, warmup: &Warmup) -> Api<Warmup> {
-        Api::namespaced(self.client.clone(), &warmup.namespace().unwrap_or_default())
     }
 }
 
@@ -141,9 +137,7 @@ impl Stop {
         // Once it has ended it is kept warm, for as long as it is there.
         let running = warmup.status.as_ref().filter(|status| status.finished_at.is_none());
         let started = running.and_then(|status| status.started_at.as_ref());
-        let is_late = started
-            .zip(warmup.spec.active_deadline_seconds)
-            .is_some_and(|(started, seconds)| now.duration_since(started.0).as_secs() >= seconds);
+        let is_late = is_over(started, warmup.spec.active_deadline_seconds, now);
         (is_late || warmup.has_missed_deadline()).then_some(Self::Deadline)
     }
 
@@ -185,8 +179,7 @@ impl Stop {
 fn is_past_ttl(warmup: &Warmup, now: Timestamp) -> bool {
     let status = warmup.status.as_ref().filter(|_| warmup.is_complete() || warmup.has_missed_deadline());
     let finished = status.and_then(|status| status.finished_at.as_ref());
-    let ttl = warmup.spec.ttl_seconds_after_finished;
-    finished.zip(ttl).is_some_and(|(finished, seconds)| now.duration_since(finished.0).as_secs() >= seconds)
+    is_over(finished, warmup.spec.ttl_seconds_after_finished, now)
 }
 
 fn trouble((node, trouble): &(Arc<str>, Trouble)) -> WarmupTrouble {

@@ -13,7 +13,6 @@ mod warmups;
 pub(crate) use datasets::{current_of, held_of, is_ending, name_of};
 pub(crate) use follow::{Follower, follow};
 pub use known::{HoldingPod, Known, WaitingPod};
-#[cfg(test)]
 pub(crate) use runs::owner_of;
 
 use crate::events::Recorder;

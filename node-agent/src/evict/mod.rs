@@ -5,6 +5,7 @@
 //! out, one at a time, so that nothing is given up twice for the same need. What somebody
 //! asks to be given up, `on_demand` gives up.
 
+mod batches;
 mod choose;
 mod on_demand;
 mod pace;
@@ -14,15 +15,15 @@ mod tests;
 
 use crate::fill::{MakeRoom, NoRoom, Visitor};
 use crate::metrics::Metrics;
-use crate::pressure;
 use crate::reads::Reads;
 use crate::store::{Reservation, Store, StoreError};
 use crate::views::{ViewError, Views};
-use choose::{Chosen, Held};
+use batches::Reason;
+pub(crate) use batches::in_batches;
+use choose::Held;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_core::evict::{Amount, Claim, NotEnough, Shortage, Standing};
-use hearth_core::explain;
 use hearth_core::manifest::ManifestHash;
 use parking_lot::Mutex;
 use standings::{Standings, Version};
@@ -55,8 +56,6 @@ const SEARCHES: u32 = 10;
 /// How long the file system may take to show what was given up as free: a file that is
 /// open keeps its room, and some free it later anyway.
 const LATE: Duration = Duration::from_secs(60);
-/// Objects given up at a time: a volume that is being published waits no longer than for them.
-pub(crate) const OBJECTS_AT_ONCE: usize = 256;
 
 /// What making room needs.
 pub struct EvictorParts {
@@ -116,27 +115,6 @@ struct Late {
     sum: u64,
     /// Bytes that were given up: no more can be late.
     given: u64,
-}
-
-/// Why something is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    /// For what is of more value.
-    Room,
-    /// For what is of the same value and read more.
-    Exchange,
-    /// To keep within the limits.
-    Limit,
-}
-
-impl Reason {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Room => "room",
-            Self::Exchange => "exchange",
-            Self::Limit => "limit",
-        }
-    }
 }
 
 impl Evictor {
@@ -412,61 +390,6 @@ impl Inner {
             !is_enough && matches!(claim, Claim::Version(_))
         };
         self.give_up(versions, &chosen, reason, so_far).map_err(no_room)
-    }
-
-    /// Gives objects up, and tells after some how much it is so far; as long as the answer is
-    /// that more is waited for, without a rest.
-    fn give_up(
-        &self,
-        versions: &[Version],
-        chosen: &[Chosen],
-        reason: Reason,
-        mut so_far: impl FnMut(Amount) -> bool,
-    ) -> Result<(), ViewError> {
-        let free = self.store.usage()?.free_bytes;
-        let mut rest = Duration::ZERO;
-        let late = self.late()?;
-        let before = self.sum()?.saturating_add(late);
-        let mut all = Amount::default();
-        for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
-            let version = &versions[of_version[0].version];
-            let mut amount = Amount::default();
-            for objects in of_version.chunks(OBJECTS_AT_ONCE) {
-                std::thread::sleep(rest);
-                if self.shutdown.is_cancelled() {
-                    return Ok(());
-                }
-                let began = Instant::now();
-                let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
-                let evicted = self.views.evict(&version.hash, &files)?.amount;
-                (amount, all) = (amount.plus(evicted), all.plus(evicted));
-                let given = late.saturating_add(all.bytes);
-                *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
-                // Others who take the disk faster than it is freed are not waited for either.
-                let is_awaited = so_far(all)
-                    || Arc::strong_count(&self.waiting) > 1
-                    || self.store.usage()?.free_bytes < free;
-                self.made.notify_waiters();
-                rest = pace::rest(began.elapsed(), is_awaited, pressure::io_some());
-            }
-            self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
-            self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);
-            let (dataset, manifest) = (&version.dataset, version.hash);
-            let (files, bytes) = (amount.objects, explain::bytes(amount.bytes));
-            match reason {
-                // One for each block that comes.
-                Reason::Exchange => {
-                    tracing::debug!(dataset, ?manifest, files, bytes, "given up for what is read more")
-                }
-                Reason::Room => {
-                    tracing::info!(dataset, ?manifest, files, bytes, "given up for what is of more value")
-                }
-                Reason::Limit => {
-                    tracing::info!(dataset, ?manifest, files, bytes, "given up to keep to the limit")
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
 //! Gives up what an Eviction names. Each is carried out once for as long as this agent lives;
 //! one that restarts before all nodes are done gives up what is there by then.
 
-use super::OBJECTS_AT_ONCE;
+use super::{Reason, in_batches};
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::views::{InUse, ViewError, Views};
+use crate::views::{ViewError, Views};
 use hearth_core::evict::Amount;
 use hearth_core::explain;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
@@ -17,9 +17,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Why it is counted as given up.
-const REASON: &str = "order";
 
 /// What evicting on demand needs.
 pub struct OnDemandParts {
@@ -38,22 +35,19 @@ pub struct OnDemandParts {
 }
 
 /// The task that carries Evictions out.
-pub struct OnDemand {
-    parts: OnDemandParts,
-    in_use: InUse,
-}
+pub struct OnDemand(OnDemandParts);
 
 impl OnDemand {
     /// Nothing is given up yet.
     pub fn new(parts: OnDemandParts) -> Self {
-        Self { in_use: parts.views.in_use(), parts }
+        Self(parts)
     }
 
     /// Carries out what is ordered until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut done: BTreeMap<String, EvictionDone> = BTreeMap::new();
         loop {
-            let orders = self.parts.orders.borrow_and_update().clone();
+            let orders = self.0.orders.borrow_and_update().clone();
             // Told for as long as anybody asks.
             done.retain(|id, _| orders.iter().any(|order| order.id == *id));
             for order in orders {
@@ -61,24 +55,24 @@ impl OnDemand {
                     return Ok(());
                 }
                 if !done.contains_key(&order.id) {
-                    done.insert(order.id.clone(), self.carry_out(order).await);
-                    self.parts.done.send_replace(done.values().cloned().collect());
+                    done.insert(order.id.clone(), self.carry_out(order, shutdown.clone()).await);
+                    self.0.done.send_replace(done.values().cloned().collect());
                 }
             }
-            self.parts.done.send_replace(done.values().cloned().collect());
-            let changed = shutdown.run_until_cancelled(self.parts.orders.changed()).await;
+            self.0.done.send_replace(done.values().cloned().collect());
+            let changed = shutdown.run_until_cancelled(self.0.orders.changed()).await;
             if !matches!(changed, Some(Ok(()))) {
                 return Ok(());
             }
         }
     }
 
-    async fn carry_out(&self, order: EvictionOrder) -> EvictionDone {
-        let wants = self.parts.wants.borrow().clone();
+    async fn carry_out(&self, order: EvictionOrder, shutdown: CancellationToken) -> EvictionDone {
+        let wants = self.0.wants.borrow().clone();
         let work = Work {
-            store: self.parts.store.clone(),
-            views: self.parts.views.clone(),
-            in_use: self.in_use.clone(),
+            store: self.0.store.clone(),
+            views: self.0.views.clone(),
+            shutdown,
             wants,
             told: HashSet::new(),
             done: EvictionDone { id: order.id.clone(), ..EvictionDone::default() },
@@ -90,8 +84,8 @@ impl OnDemand {
             ..EvictionDone::default()
         };
         let done = tokio::task::spawn_blocking(move || work.carry_out(&order)).await.unwrap_or(failed);
-        self.parts.metrics.evicted_bytes.with_label_values(&[REASON]).inc_by(done.bytes);
-        self.parts.metrics.evicted_objects.with_label_values(&[REASON]).inc_by(done.files);
+        self.0.metrics.evicted_bytes.with_label_values(&[Reason::Order.label()]).inc_by(done.bytes);
+        self.0.metrics.evicted_objects.with_label_values(&[Reason::Order.label()]).inc_by(done.files);
         let bytes = explain::bytes(done.bytes);
         match &done.error {
             None => tracing::info!(dataset, ?what, files = done.files, bytes, "given up as an Eviction says"),
@@ -105,7 +99,7 @@ impl OnDemand {
 struct Work {
     store: Store,
     views: Views,
-    in_use: InUse,
+    shutdown: CancellationToken,
     wants: Vec<Want>,
     /// Objects that are known to stay.
     told: HashSet<ObjectId>,
@@ -147,18 +141,20 @@ impl Work {
         let selected = Selected::find(&version.manifest, selection).blocks(&version.manifest);
         let held = self.held(version, &selected);
         let files: Vec<usize> = version.manifest.files_with(&held).map(|file| file.index).collect();
-        for files in files.chunks(OBJECTS_AT_ONCE) {
-            self.add(self.views.evict(&version.hash, files)?.amount);
-        }
+        in_batches(&files, &self.shutdown, |files| {
+            add(&mut self.done, self.views.evict(&version.hash, files)?.amount);
+            Ok(())
+        })?;
         let left = self.held(version, &selected);
         let shown = self.views.shown()?.get(&version.hash).cloned().unwrap_or_default();
         for file in version.manifest.files_with(&left) {
             if !self.told.insert(version.manifest.object_id(&file)) {
                 continue;
             }
-            let blocks: RoaringBitmap = file.blocks().collect();
-            let why = if shown.is_disjoint(&blocks) { KeptWhy::Written } else { KeptWhy::Mounted };
-            self.keep(why, 1, version.manifest.bytes_of(&(&left & blocks)));
+            let is_shown = shown.range_cardinality(file.blocks()) > 0;
+            let blocks: RoaringBitmap = left.range(file.blocks()).collect();
+            let why = if is_shown { KeptWhy::Mounted } else { KeptWhy::Written };
+            self.keep(why, 1, version.manifest.bytes_of(&blocks));
         }
         let gone = held - left;
         self.done.again |= !gone.is_empty() && self.is_wanted(version, &gone);
@@ -167,32 +163,24 @@ impl Work {
 
     /// Forgets a version that nobody needs.
     fn metadata(&mut self, version: &Version) -> Result<(), ViewError> {
-        let mut all = RoaringBitmap::new();
-        all.insert_range(0..version.manifest.blocks());
-        let held = self.held(version, &all);
+        let held = self.store.held(&version.hash).unwrap_or_default();
         let (files, bytes) =
             (version.manifest.files_with(&held).count() as u64, version.manifest.bytes_of(&held));
         if self.wants.iter().any(|want| want.manifest == version.hash) {
             self.keep(KeptWhy::Wanted, files, bytes);
             return Ok(());
         }
-        let Some(_retiring) = self.in_use.try_retire(version.hash) else {
+        let Some(_retiring) = self.views.in_use().try_retire(version.hash) else {
             self.keep(KeptWhy::Mounted, files, bytes);
             return Ok(());
         };
         // What other versions hold, too, stays for them.
-        let amount = self.views.forget(&version.hash)?;
-        self.add(amount);
+        add(&mut self.done, self.views.forget(&version.hash, &self.shutdown)?);
         Ok(())
     }
 
     fn held(&self, version: &Version, of: &RoaringBitmap) -> RoaringBitmap {
         self.store.held(&version.hash).unwrap_or_default() & of
-    }
-
-    fn add(&mut self, amount: Amount) {
-        self.done.bytes += amount.bytes;
-        self.done.files += amount.objects;
     }
 
     fn keep(&mut self, why: KeptWhy, files: u64, bytes: u64) {
@@ -209,6 +197,11 @@ impl Work {
             !Selected::find(&version.manifest, &wanted).blocks(&version.manifest).is_disjoint(blocks)
         })
     }
+}
+
+fn add(done: &mut EvictionDone, amount: Amount) {
+    done.bytes += amount.bytes;
+    done.files += amount.objects;
 }
 
 struct Version {

@@ -6,21 +6,18 @@
 
 use std::time::Duration;
 
-/// With more than this, in percent, the disks are others'.
-const BUSY: f32 = 20.0;
 /// Rests in lengths of the batch before.
 const USUAL: u32 = 1;
 const WHILE_BUSY: u32 = 4;
 /// Who comes to wait meanwhile waits no longer than this.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// How long to rest after a batch that took so long. `pressure` is what is known of the disks
-/// ([`crate::pressure::io_some`]).
-pub(super) fn rest(took: Duration, is_awaited: bool, pressure: Option<f32>) -> Duration {
+/// How long to rest after a batch that took so long, when the disks are busy or not.
+pub(super) fn rest(took: Duration, is_awaited: bool, is_busy: bool) -> Duration {
     if is_awaited {
         return Duration::ZERO;
     }
-    let times = if pressure.is_some_and(|waiting| waiting > BUSY) { WHILE_BUSY } else { USUAL };
+    let times = if is_busy { WHILE_BUSY } else { USUAL };
     took.saturating_mul(times).min(LONGEST)
 }
 
@@ -31,10 +28,9 @@ mod tests {
     #[test]
     fn it_rests_when_nobody_waits_and_longer_when_the_disks_are_busy() {
         let took = Duration::from_millis(50);
-        assert_eq!(rest(took, true, Some(90.0)), Duration::ZERO);
-        assert_eq!(rest(took, false, None), took);
-        assert_eq!(rest(took, false, Some(BUSY)), took);
-        assert_eq!(rest(took, false, Some(90.0)), 4 * took);
-        assert_eq!(rest(Duration::MAX, false, Some(90.0)), LONGEST);
+        assert_eq!(rest(took, true, true), Duration::ZERO);
+        assert_eq!(rest(took, false, false), took);
+        assert_eq!(rest(took, false, true), 4 * took);
+        assert_eq!(rest(Duration::MAX, false, true), LONGEST);
     }
 }

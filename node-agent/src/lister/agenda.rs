@@ -1,6 +1,6 @@
 //! When each Dataset is listed next. Pure.
 
-use super::slots::Slots;
+use super::slots::{self, Slots};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hearth_api::Dataset;
 use kube::ResourceExt;
@@ -18,6 +18,8 @@ pub(super) type Name = String;
 
 struct Entry {
     dataset: Arc<Dataset>,
+    /// What it is listed from, as places are counted.
+    origin: String,
     due: Instant,
     running: bool,
     /// The spec changed while it was being listed.
@@ -110,6 +112,7 @@ impl Agenda {
             Some(entry) => {
                 let same = entry.dataset.uid() == dataset.uid()
                     && entry.dataset.metadata.generation == dataset.metadata.generation;
+                entry.origin = slots::origin_of(&dataset);
                 entry.dataset = dataset;
                 // Its own writes come back by the watch: only a new spec is a reason to list.
                 if !same {
@@ -121,6 +124,7 @@ impl Agenda {
             }
             None => {
                 let entry = Entry {
+                    origin: slots::origin_of(&dataset),
                     dataset,
                     due: now,
                     running: false,
@@ -149,7 +153,7 @@ impl Agenda {
         let Self { entries, queue, slots, .. } = self;
         let due = queue.iter().take_while(|(due, _)| *due <= now);
         let found = due.map(|(_, name)| name).find(|name| {
-            entries.get(*name).is_some_and(|entry| slots.begin(name, &entry.dataset, entry.failed, now))
+            entries.get(*name).is_some_and(|entry| slots.begin(name, &entry.origin, entry.failed, now))
         });
         let name = found?.clone();
         let entry = entries.get_mut(&name)?;

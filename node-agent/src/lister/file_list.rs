@@ -1,6 +1,6 @@
 //! Reads the list of files that a Dataset names.
 
-use super::listing::Listed;
+use super::listing::Open;
 use super::unpack::{self, UnpackError};
 use crate::origin::{Found, Origin, OriginError, Retries, Wanted, shown};
 use futures::TryStreamExt;
@@ -19,7 +19,7 @@ pub(super) async fn load(
     retries: &Retries,
     client: &kube::Client,
     dataset: &Dataset,
-    origins: &[Listed],
+    origins: &[Open],
 ) -> Result<Option<FileList>, OriginError> {
     let Some(source) = dataset.spec.files.as_ref().and_then(|files| files.list.as_ref()) else {
         return Ok(None);
@@ -80,11 +80,11 @@ async fn of_config_map(
 }
 
 /// Reads a file of the dataset's tree, as it is at the origin now.
-async fn of_origin(origins: &[Listed], path: &str) -> Result<Vec<u8>, OriginError> {
-    for Listed { origin, listed } in origins {
-        let Some(below) = path.strip_prefix(listed.mount.as_str()) else { continue };
+async fn of_origin(origins: &[Open], path: &str) -> Result<Vec<u8>, OriginError> {
+    for Open { origin, named } in origins {
+        let Some(below) = path.strip_prefix(named.mount.as_str()) else { continue };
         let Some(found) = origin.find(below).await? else { continue };
-        return read(origin.as_ref(), &format!("{}{below}", listed.key_prefix), &found).await;
+        return read(origin.as_ref(), &format!("{}{below}", named.key_prefix), &found).await;
     }
     Err(OriginError::NotFound(format!(
         "spec.files.list: no origin of the dataset has the file {}",

@@ -14,7 +14,6 @@ use std::sync::Arc;
 /// More are taken for a listing that does not end. One object takes some hundred
 /// bytes of memory while the listing is made.
 const MOST_OBJECTS: usize = 20_000_000;
-
 /// Keys of one origin, whether they are taken or not: a listing that does not end has more.
 const MOST_KEYS: usize = 5 * MOST_OBJECTS;
 /// Origins of one Dataset, as the schema has it.
@@ -30,9 +29,9 @@ pub(crate) struct Listing {
 }
 
 /// An origin that is open, and how the manifest names it.
-pub(super) struct Listed {
+pub(super) struct Open {
     pub(super) origin: Arc<dyn Origin>,
-    pub(super) listed: ManifestOrigin,
+    pub(super) named: ManifestOrigin,
 }
 
 /// What is taken of all origins so far.
@@ -66,24 +65,22 @@ pub(crate) async fn list(
             specs.len()
         )));
     }
-    let listed: Vec<_> =
+    let named: Vec<_> =
         specs.iter().map(|spec| Address::listed(namespace, spec)).collect::<Result<_, OriginError>>()?;
-    let open = specs.iter().zip(listed).map(|(spec, listed)| async move {
-        Ok::<_, OriginError>(Listed { origin: origins.open(namespace, spec).await?, listed })
+    let open = specs.iter().zip(named).map(|(spec, named)| async move {
+        Ok::<_, OriginError>(Open { origin: origins.open(namespace, spec).await?, named })
     });
     let opened = try_join_all(open).await?;
     let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
-    let builder = ManifestBuilder::new(opened.iter().map(|origin| origin.listed.clone()).collect());
-    let taken = Arc::new(Mutex::new(Taken { builder, only }));
-    let filter = Arc::new(filter);
+    let builder = ManifestBuilder::new(opened.iter().map(|origin| origin.named.clone()).collect());
+    let taken = Mutex::new(Taken { builder, only });
     // All at once: they are other stores, or other parts of one.
-    let lists = (0_u16..).zip(&opened).map(|(index, Listed { origin, listed })| {
-        let (mount, filter, taken) = (listed.mount.clone(), filter.clone(), taken.clone());
-        async move { origin.list(&mut Taker { index, mount, filter, taken, seen: 0 }).await }
+    let lists = (0_u16..).zip(&opened).map(|(index, Open { origin, named })| {
+        let mut taker = Taker { index, mount: &named.mount, filter: &filter, taken: &taken, seen: 0 };
+        async move { origin.list(&mut taker).await }
     });
     try_join_all(lists).await?;
-    let none = Taken { builder: ManifestBuilder::new(Vec::new()), only: None };
-    let Taken { builder, only } = std::mem::replace(&mut *taken.lock(), none);
+    let Taken { builder, only } = taken.into_inner();
     // Sorting millions of paths takes seconds.
     let finish = move || (builder.finish(), only.as_ref().map(FileList::missing).unwrap_or_default());
     let (built, missing) = tokio::task::spawn_blocking(finish)
@@ -94,16 +91,16 @@ pub(crate) async fn list(
 }
 
 /// Takes what the filter takes of one origin.
-struct Taker {
+struct Taker<'a> {
     index: u16,
-    mount: String,
-    filter: Arc<FileFilter>,
-    taken: Arc<Mutex<Taken>>,
+    mount: &'a str,
+    filter: &'a FileFilter,
+    taken: &'a Mutex<Taken>,
     /// Keys so far.
     seen: usize,
 }
 
-impl Sink for Taker {
+impl Sink for Taker<'_> {
     fn object(
         &mut self,
         path: &str,

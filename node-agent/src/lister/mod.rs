@@ -42,8 +42,6 @@ const FIELD_MANAGER: &str = "hearth-lister";
 /// A listing that takes longer is given up: ten million keys in pages of a thousand
 /// take a quarter of an hour.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// Reason of a failure in which the origin did not answer: that of [`OriginError::Unavailable`].
-const UNANSWERED: &str = "Unavailable";
 const API_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What listing needs. Cheap to clone.
@@ -136,8 +134,7 @@ impl Lister {
         // A refusal is an answer, and says nothing of others at the same place.
         let answered = match &outcome {
             Ok(_) => Some(true),
-            Err(failure) if failure.reason == UNANSWERED => Some(false),
-            Err(_) => None,
+            Err(failure) => failure.unanswered.then_some(false),
         };
         let status = status::after(dataset, &outcome, Timestamp::now());
         if let Some((hash, encoding)) = &encoding
@@ -194,12 +191,14 @@ impl Lister {
                     listing.manifest.file_count(),
                     encoding.len()
                 ),
+                unanswered: false,
             });
         }
         let hash = ManifestHash::of(&encoding);
         self.manifests.put(hash, name, encoding.clone()).await.map_err(|error| Failure {
             reason: "StoreFailed",
             message: format!("the node agent that lists cannot keep the manifest: {error}"),
+            unanswered: false,
         })?;
         Ok((hash, listing, encoding))
     }
@@ -254,7 +253,8 @@ fn take(agenda: &mut Agenda, event: Event<Dataset>) {
 }
 
 fn failure(error: &OriginError) -> Failure {
-    Failure { reason: error.reason(), message: error.to_string() }
+    let unanswered = matches!(error, OriginError::Unavailable(_));
+    Failure { reason: error.reason(), message: error.to_string(), unanswered }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -43,14 +43,13 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Takes a place for a Dataset, if there is one; `failed` says that it was not listed last time.
-    pub(super) fn begin(&mut self, name: &Name, dataset: &Dataset, failed: bool, now: Instant) -> bool {
+    /// Takes a place for a Dataset of this origin ([`origin_of`]), if there is one; `failed` says that it was not listed last time.
+    pub(super) fn begin(&mut self, name: &Name, origin: &str, failed: bool, now: Instant) -> bool {
         if self.running.contains_key(name) {
             // Of one that was deleted and made again meanwhile.
             return false;
         }
-        let origin = origin_of(dataset);
-        let lane = match (failed, self.answered.get(&origin)) {
+        let lane = match (failed, self.answered.get(origin)) {
             (false, Some(true)) => Lane::Answering,
             (false, None) => Lane::Unknown,
             (true, _) | (_, Some(false)) => Lane::Failing,
@@ -70,7 +69,7 @@ impl Slots {
         if lane != Lane::Answering && of_origin >= OF_A_DOUBTFUL_ORIGIN {
             return false;
         }
-        self.running.insert(name.clone(), Running { lane, origin, since: now });
+        self.running.insert(name.clone(), Running { lane, origin: origin.to_owned(), since: now });
         true
     }
 
@@ -95,7 +94,7 @@ impl Slots {
 }
 
 /// What fails together: the store's address, or the upper folders of a directory, which are a mount of their own.
-fn origin_of(dataset: &Dataset) -> String {
+pub(super) fn origin_of(dataset: &Dataset) -> String {
     const FOLDERS: usize = 2;
     let of = |origin: &Origin| {
         let endpoint = origin.options.as_ref().and_then(|options| options.endpoint.clone());
@@ -135,7 +134,7 @@ mod tests {
             for _ in 0..count {
                 self.begun += 1;
                 let name = self.begun.to_string();
-                if self.slots.begin(&name, &dataset, failed, now) {
+                if self.slots.begin(&name, &origin_of(&dataset), failed, now) {
                     names.push(name);
                 }
             }

@@ -20,6 +20,8 @@ pub(super) struct Failure {
     pub(super) reason: &'static str,
     /// One sentence.
     pub(super) message: String,
+    /// Whether the origin was asked in vain.
+    pub(super) unanswered: bool,
 }
 
 /// The lister's part of the status after an outcome, and nothing of anybody else's.
@@ -180,7 +182,7 @@ mod tests {
         let mut dataset = dataset();
         dataset.status = Some(after(&dataset, &Ok(listing(&["a"])), at(1)));
         dataset.metadata.generation = Some(4);
-        let failure = || Err(Failure { reason: "Denied", message: "no".into() });
+        let failure = || Err(Failure { reason: "Denied", message: "no".into(), unanswered: false });
         let failed = after(&dataset, &failure(), at(2));
         assert_eq!(failed.version, dataset.status.as_ref().unwrap().version);
         assert_eq!(failed.observed_generation, Some(3));

@@ -162,30 +162,32 @@ impl Origins {
         let (secrets, platform) = (&self.secrets, &self.platform);
         let identities = Identities { secrets, platform, namespace, spec };
         // The first look at a Secret: what is wrong with it is told before any request.
-        match Address::of(spec)? {
+        let address = Address::of(spec)?;
+        let uri = address.uri();
+        match address {
             Address::S3(bucket) => {
                 let place = s3::Place::new(&bucket.name, bucket.prefix, spec.options.as_ref())?;
                 let credentials = s3::Credentials::choose(identities)?;
                 credentials.get().await?;
-                self.web(spec, s3::S3::new(place, credentials, self.page_by_page.clone()))
+                self.web(spec, uri, s3::S3 { place, credentials, page_by_page: self.page_by_page.clone() })
             }
             Address::Gs(Bucket { name, prefix, endpoint }) => {
                 let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
                 let credentials = gs::Credentials::choose(identities)?;
                 credentials.get().await?;
-                self.web(spec, gs::Gs::new(place, credentials))
+                self.web(spec, uri, gs::Gs { place, credentials })
             }
             Address::Az { container: Bucket { name, prefix, endpoint }, account } => {
                 let credentials = az::Credentials::choose(identities, &account)?;
                 let place = az::Place::new(account, name, prefix, endpoint.as_deref())?;
                 credentials.get().await?;
-                self.web(spec, az::Az::new(place, credentials))
+                self.web(spec, uri, az::Az { place, credentials })
             }
             Address::Site(place) => {
                 self.hosts.check(place.folder())?;
                 let credentials = site::Credentials::choose(identities);
                 credentials.get().await?;
-                self.web(spec, site::Site::new(place, credentials))
+                self.web(spec, uri, site::Site { place, credentials })
             }
             Address::File { directory } => Ok(Arc::new(
                 file::FileOrigin::open(&self.roots, directory, self.threads.clone(), self.metrics.clone())
@@ -194,10 +196,12 @@ impl Origins {
         }
     }
 
-    fn web<D: Dialect>(&self, spec: &hearth_api::Origin, dialect: D) -> Result<Arc<dyn Origin>, OriginError>
-    where
-        Web<D>: Origin,
-    {
+    fn web<D: Dialect>(
+        &self,
+        spec: &hearth_api::Origin,
+        uri: String,
+        dialect: D,
+    ) -> Result<Arc<dyn Origin>, OriginError> {
         let options = spec.options.as_ref();
         if let Some(proxy) = options.and_then(|options| options.proxy.as_deref()) {
             let is_allowed = proxy.parse().is_ok_and(|proxy| self.proxies.check(&proxy).is_ok());
@@ -209,7 +213,7 @@ impl Origins {
             }
         }
         let client = self.clients.of(Connection::of(options)?)?;
-        let budget = self.budgets.of(Address::of(spec)?.uri(), Limits::of(options)?);
+        let budget = self.budgets.of(uri, Limits::of(options)?);
         Ok(Arc::new(Web::new(client, dialect, budget, self.retries.clone(), self.metrics.clone())))
     }
 }

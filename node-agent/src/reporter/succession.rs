@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::orders::Union;
-use crate::store::StoreError;
+use crate::views::blocking;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::Adoption;
 use std::collections::BTreeMap;
@@ -75,8 +75,7 @@ async fn retire(shared: &Shared, retiring: &BTreeMap<ManifestHash, Instant>) -> 
             continue;
         };
         let (forget, hash) = (shared.forget.clone(), *hash);
-        let forgotten = tokio::task::spawn_blocking(move || forget(&hash)).await;
-        match forgotten.unwrap_or_else(|_| Err(StoreError::Closed.into())) {
+        match blocking(move || forget(&hash)).await {
             Ok(()) => tracing::info!(manifest = ?hash, "a version that nobody names is forgotten"),
             Err(error) => {
                 settled = false;

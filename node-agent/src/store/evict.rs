@@ -53,6 +53,21 @@ impl Engine {
         Ok(listed)
     }
 
+    /// What other manifests hold that may list objects of this one.
+    pub(super) fn held_by_sharers(&self, hash: &ManifestHash) -> Result<BlockSets, StoreError> {
+        let manifest = self.adopted(hash)?;
+        let mut sets = BlockSets::new();
+        for (other, _) in self.manifests().into_iter().filter(|(other, _)| other != hash) {
+            match self.shared.manifests.may_share(&manifest, &other) {
+                Ok(true) => sets.extend(self.held(&other).map(|held| (other, held))),
+                // What cannot be read lists nothing any more.
+                Ok(false) | Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sets)
+    }
+
     pub(super) fn evict(
         &self,
         hash: &ManifestHash,

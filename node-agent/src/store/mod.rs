@@ -236,6 +236,11 @@ impl Store {
         self.0.also_listed(hash, files, other)
     }
 
+    /// What other manifests hold that may list objects of this one.
+    pub fn held_by_sharers(&self, hash: &ManifestHash) -> Result<BlockSets, StoreError> {
+        self.0.held_by_sharers(hash)
+    }
+
     /// Gives up the objects of these files of an adopted manifest, in all manifests that
     /// list them. Left alone are those that have one of the blocks in `stay`, and those
     /// that somebody writes. Done when their files are unlinked; whoever has one open

@@ -4,7 +4,7 @@
 use super::error::{ViewError, io_error};
 use super::record::Record;
 use super::{Inner, Views};
-use crate::evict::OBJECTS_AT_ONCE;
+use crate::evict::in_batches;
 use crate::store::{BlockSets, Evicted, StoreError};
 use hearth_core::evict::Amount;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::CancellationToken;
 
 /// A mark that links may be there of what the store has given up, on the disk: they would hold
 /// its room until their version is forgotten. It is written in place, since it is needed
@@ -83,22 +84,23 @@ impl Views {
 
     /// Forgets a version that is in nobody's use: first what no other version holds, some
     /// files at a time, so that the reports tell how much is left, and then itself. How much
-    /// was given up. Blocks on the disk.
-    pub fn forget(&self, hash: &ManifestHash) -> Result<Amount, ViewError> {
+    /// was given up. Ends early at `shutdown`. Blocks on the disk.
+    pub fn forget(&self, hash: &ManifestHash, shutdown: &CancellationToken) -> Result<Amount, ViewError> {
         let inner = &self.0;
         let mut amount = Amount::default();
         if let (Some(manifest), Some(held)) = (inner.readable(hash)?, inner.store.held(hash)) {
             let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
-            for files in files.chunks(OBJECTS_AT_ONCE) {
+            in_batches(&files, shutdown, |files| {
                 inner.finish_unlinking()?;
                 // Nothing is published as whole meanwhile; what others hold may have become more.
                 let _alone = inner.links.write();
-                let mut stay = inner.others(hash);
-                for (shown, blocks) in inner.shown()?.iter().filter(|(shown, _)| *shown != hash) {
-                    *stay.entry(*shown).or_default() |= blocks;
+                let mut stay = inner.store.held_by_sharers(hash)?;
+                for (other, shown) in inner.shown()?.iter().filter(|(other, _)| *other != hash) {
+                    *stay.entry(*other).or_default() |= shown;
                 }
                 amount = amount.plus(inner.evict(hash, files, Arc::new(stay))?.amount);
-            }
+                Ok(())
+            })?;
         }
         inner.store.retire(hash)?;
         Ok(amount)
@@ -106,12 +108,6 @@ impl Views {
 }
 
 impl Inner {
-    /// What versions besides this one hold.
-    fn others(&self, hash: &ManifestHash) -> BlockSets {
-        let others = self.store.manifests().into_iter().filter(|(other, _)| other != hash);
-        others.filter_map(|(other, _)| Some((other, self.store.held(&other)?))).collect()
-    }
-
     /// Gives objects up with their links. The caller is alone with these.
     fn evict(
         &self,

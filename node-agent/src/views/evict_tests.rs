@@ -159,7 +159,8 @@ async fn a_version_that_is_forgotten_takes_its_links_and_leaves_what_others_hold
     world.publish_all("new").await.unwrap();
     world.unpublish("old").await;
     assert_eq!(world.object_files(), 2 * FILES - 1);
-    let forgotten = tokio::task::block_in_place(|| world.views.forget(&old)).unwrap();
+    let forgotten =
+        tokio::task::block_in_place(|| world.views.forget(&old, &CancellationToken::new())).unwrap();
     assert_eq!(forgotten.objects as usize, FILES - 1);
     assert_eq!(forgotten.bytes as usize, (FILES - 1) * SIZE);
     assert_eq!((world.object_files(), world.store.held(&old)), (FILES, None));

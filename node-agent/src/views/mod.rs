@@ -299,7 +299,7 @@ impl Views {
 }
 
 /// Runs what blocks on the disk where blocking is allowed.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
 ) -> Result<T, ViewError> {
     let closed = || ViewError::Store(crate::store::StoreError::Closed);

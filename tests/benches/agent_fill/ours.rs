@@ -29,8 +29,6 @@ const NAMESPACE: &str = "bench";
 const SECRET: &str = "s3";
 /// Longest time for a turn.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How often is looked whether all is there.
-const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
     let dataset = dataset(job)?;
@@ -76,8 +74,10 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
         priority: POD_PRIORITY,
     }]);
     let all_held = async {
+        let (_, news) = store.subscribe();
         while store.held(&hash).is_none_or(|held| held.len() < blocks) {
-            tokio::time::sleep(LOOK).await;
+            news.changed().await;
+            news.take_changes();
         }
     };
     tokio::time::timeout(PATIENCE, all_held)

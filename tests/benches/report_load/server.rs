@@ -14,6 +14,7 @@ use hearth_extender::http::{agents, scheduler};
 use hearth_extender::metrics::Metrics;
 use hearth_extender::state::State;
 use hearth_tests::ports;
+use hearth_tests::wait::eventually;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -116,10 +117,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 async fn listening(address: SocketAddr) -> anyhow::Result<()> {
-    let tries = async {
-        while TcpStream::connect(address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    Ok(tokio::time::timeout(Duration::from_secs(10), tries).await?)
+    let connects = async || Ok(TcpStream::connect(address).await?);
+    eventually(&format!("{address} to listen"), Duration::from_secs(10), connects).await?;
+    Ok(())
 }

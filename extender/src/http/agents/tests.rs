@@ -202,10 +202,10 @@ async fn a_reply_is_held_until_a_pod_is_bound() {
     let held_report = delta("a", 1, first.digest(), MAX_HOLD_MILLIS);
     let held = world.report(&held_report);
     let binding = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::time::advance(Duration::from_millis(700)).await;
         // What happens to another node lets nobody go.
         world.bind("b", "q");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::advance(Duration::from_millis(300)).await;
         world.bind("a", "p");
     };
     let (reply, ()) = tokio::join!(held, binding);
@@ -240,7 +240,7 @@ async fn a_newer_report_or_the_end_lets_a_held_reply_go() {
     let began = tokio::time::Instant::now();
     let older = delta("a", 1, digest, MAX_HOLD_MILLIS);
     let newer = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::advance(Duration::from_millis(100)).await;
         world.report(&delta("a", 2, digest, 300)).await
     };
     let older = async {
@@ -365,7 +365,7 @@ async fn a_changed_certificate_is_served_without_a_restart() {
             if seen.unwrap().is_some() {
                 return true;
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
         false
     };

@@ -6,14 +6,14 @@ mod status;
 
 use super::answer::{Answer, answer};
 use super::{Duties, FIELD_MANAGER, apply_status, delete_seen};
-use crate::watch::{Follower, follow};
+use crate::watch::{Follower, follow, owner_of};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use hearth_api::{CronWarmup, Warmup};
 use hearth_core::cron::{Plan, plan};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -191,13 +191,11 @@ impl Duties {
             }
         };
         let next = status::status_of(cron, &warmups, made_now.or(made), plan.next, &said, now);
-        if cron.status.as_ref() != Some(&next) {
-            let api =
-                Api::<CronWarmup>::namespaced(self.client.clone(), &cron.namespace().unwrap_or_default());
-            if let Err(why) = apply_status(&api, &cron.name_any(), &next).await {
-                tracing::warn!(cronwarmup = cron.name_any(), "its status was not written: {why}");
-                failed = true;
-            }
+        if cron.status.as_ref() != Some(&next)
+            && let Err(why) = apply_status(&self.api_of(cron), &cron.name_any(), &next).await
+        {
+            tracing::warn!(cronwarmup = cron.name_any(), "its status was not written: {why}");
+            failed = true;
         }
         Outcome { failed, made: made_now, next: plan.next }
     }
@@ -212,7 +210,7 @@ impl Duties {
     ) -> Result<Option<Timestamp>, String> {
         for name in &plan.delete {
             let Some(at) = warmups.iter().position(|warmup| warmup.name_any() == *name) else { continue };
-            let deleted = delete_seen(&self.warmups_of(&warmups[at]), &*warmups[at]).await;
+            let deleted = delete_seen(&self.api_of(&*warmups[at]), &*warmups[at]).await;
             deleted
                 .map_err(|why| format!("its Warmup {name} was not deleted, which is tried again: {why}"))?;
             tracing::info!(cronwarmup = cron.name_any(), warmup = name, "deleted: it is superfluous");
@@ -221,7 +219,7 @@ impl Duties {
         let Some(time) = plan.make else { return Ok(None) };
         let warmup = objects::warmup_of(cron, time);
         let name = warmup.name_any();
-        let api = Api::<Warmup>::namespaced(self.client.clone(), &cron.namespace().unwrap_or_default());
+        let api = self.api_of(&warmup);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let there = match answer(api.create(&params, &warmup)).await {
             Ok(made) => {
@@ -230,7 +228,7 @@ impl Duties {
             }
             // Made before, by one who has not seen it yet or led before, or in the way.
             Err(Answer::Code(409, _)) => match answer(api.get(&name)).await {
-                Ok(there) if objects::is_of(&there, cron) => there,
+                Ok(there) if owner_of(&there) == cron.uid().as_deref() => there,
                 Ok(_) => {
                     return Err(format!(
                         "the Warmup {name}, due at {time}, cannot be made, since another of that name is in the way: delete it"

@@ -2,7 +2,7 @@
 
 use hearth_api::{ConcurrencyPolicy, CronWarmup, Warmup};
 use hearth_core::cron::{Facts, Policy, Run, RunState, Schedule, name_of_run};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
@@ -53,14 +53,6 @@ pub(super) fn state_of(warmup: &Warmup) -> RunState {
     }
 }
 
-/// Whether it was made by this very CronWarmup.
-pub(super) fn is_of(warmup: &Warmup, cron: &CronWarmup) -> bool {
-    warmup
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && Some(&owner.uid) == cron.uid().as_ref())
-}
-
 /// The Warmup of a time.
 pub(super) fn warmup_of(cron: &CronWarmup, time: Timestamp) -> Warmup {
     let template = &cron.spec.warmup_template;
@@ -74,15 +66,8 @@ pub(super) fn warmup_of(cron: &CronWarmup, time: Timestamp) -> Warmup {
             namespace: cron.namespace(),
             labels: Some(template.metadata.labels.clone()),
             annotations: Some(annotations),
-            owner_references: Some(vec![OwnerReference {
-                api_version: CronWarmup::api_version(&()).into_owned(),
-                kind: CronWarmup::kind(&()).into_owned(),
-                name: cron.name_any(),
-                uid: cron.uid().unwrap_or_default(),
-                controller: Some(true),
-                // That would take the right to change the finalizers of CronWarmups.
-                block_owner_deletion: None,
-            }]),
+            // Without blockOwnerDeletion, which would take the right to change their finalizers.
+            owner_references: cron.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         spec,
@@ -114,7 +99,7 @@ mod tests {
             ("vision", "x")
         );
         assert_eq!(warmup.spec.keep_warm, Some(false));
-        assert!(is_of(&warmup, &cron) && crate::watch::owner_of(&warmup) == Some("u"));
+        assert_eq!(crate::watch::owner_of(&warmup), Some("u"));
         let run = run_of(&warmup);
         assert_eq!((run.scheduled, run.state), (at("2026-11-27T00:00:00Z"), RunState::Active));
         warmup.status = serde_json::from_value(json!({"finishedAt": "2026-11-27T01:00:00Z"})).unwrap();

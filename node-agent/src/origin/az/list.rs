@@ -1,7 +1,7 @@
 //! List Blobs, page by page.
 
 use super::{Az, Place};
-use crate::origin::web::{Taken, Web, below, percent, quoted, unreadable};
+use crate::origin::web::{Taken, Web, below, percent, quoted, time, unreadable};
 use crate::origin::{OriginError, Sink, shown};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
@@ -90,10 +90,9 @@ fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginErr
         if properties.etag.is_empty() {
             return Err(unreadable(&place.name(), &format!("{} has no ETag", shown(key))));
         }
-        let modified = jiff::fmt::rfc2822::parse(&properties.modified).ok();
-        let modified = modified.and_then(|time| i64::try_from(time.timestamp().as_nanosecond()).ok());
+        let modified = time::of_http(&properties.modified).unwrap_or(0);
         let validator = Validator::etag(&quoted(&properties.etag));
-        sink.object(path, properties.size, modified.unwrap_or(0), validator)?;
+        sink.object(path, properties.size, modified, validator)?;
     }
     Ok(())
 }

@@ -8,11 +8,8 @@ mod place;
 pub(super) use credentials::Credentials;
 pub(super) use place::Place;
 
-use super::find::Finder;
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use super::{ByteStream, OriginError, Sink, Wanted};
 use http::header::{HeaderName, HeaderValue};
 use object_store::azure::AzureAuthorizer;
 
@@ -23,14 +20,8 @@ const VERSION: (HeaderName, HeaderValue) =
 /// A container, or what lies below a prefix of it.
 #[derive(Debug)]
 pub(super) struct Az {
-    place: Place,
-    credentials: Credentials,
-}
-
-impl Az {
-    pub(super) fn new(place: Place, credentials: Credentials) -> Self {
-        Self { place, credentials }
-    }
+    pub(super) place: Place,
+    pub(super) credentials: Credentials,
 }
 
 impl Dialect for Az {
@@ -56,32 +47,12 @@ impl Dialect for Az {
     fn refusal(&self, refusal: &Refusal) -> OriginError {
         answer::error(&self.name(), &self.credentials.shown(), refusal)
     }
-}
 
-impl Origin for Web<Az> {
-    fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
-        list::list(self, "", sink).boxed()
+    async fn list(web: &Web<Self>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
+        list::list(web, start, sink).await
     }
 
-    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
-        async move {
-            let mut finder = Finder::of(path);
-            // In the first page: nothing that begins with the path stands before the path itself.
-            let listing = list::list(self, path, &mut finder).await;
-            finder.outcome(listing)
-        }
-        .boxed()
-    }
-
-    fn turn(&self) -> BoxFuture<'_, Turn> {
-        self.own_turn()
-    }
-
-    fn most_at_once(&self) -> usize {
-        self.most()
-    }
-
-    fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
-        async move { self.validated(&wanted, &self.dialect.place.object(wanted.key)).await }.boxed()
+    async fn get(web: &Web<Self>, wanted: &Wanted<'_>) -> Result<ByteStream, OriginError> {
+        web.validated(wanted, &web.dialect.place.object(wanted.key)).await
     }
 }

@@ -1,7 +1,7 @@
 //! The listing of a bucket, page by page.
 
 use super::{Gs, Place};
-use crate::origin::web::{Taken, Web, below, unreadable};
+use crate::origin::web::{Taken, Web, below, time, unreadable};
 use crate::origin::{OriginError, Sink, shown};
 use hearth_core::object::Validator;
 use serde::Deserialize;
@@ -55,10 +55,13 @@ fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginErr
         let size = item.size.as_deref().unwrap_or("0").parse().map_err(|_| lacks("size"))?;
         let generation = item.generation.as_deref().filter(|generation| !generation.is_empty());
         let generation = generation.ok_or_else(|| lacks("generation"))?;
-        let modified = item.updated.parse::<jiff::Timestamp>().ok();
-        let modified = modified.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
         // Not the ETag, which changes with the metadata too.
-        sink.object(path, size, modified, Validator::ETag(generation.to_owned()))?;
+        sink.object(
+            path,
+            size,
+            time::of_listing(&item.updated).unwrap_or(0),
+            Validator::ETag(generation.to_owned()),
+        )?;
     }
     Ok(())
 }

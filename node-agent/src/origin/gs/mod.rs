@@ -11,11 +11,8 @@ mod place;
 pub(super) use credentials::Credentials;
 pub(super) use place::Place;
 
-use super::find::Finder;
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted, shown};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use super::{ByteStream, OriginError, Sink, Wanted, shown};
 use hearth_core::object::Validator;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue};
 
@@ -25,14 +22,8 @@ const GENERATION: &str = "x-goog-generation";
 /// A bucket, or what lies below a prefix of it.
 #[derive(Debug)]
 pub(super) struct Gs {
-    place: Place,
-    credentials: Credentials,
-}
-
-impl Gs {
-    pub(super) fn new(place: Place, credentials: Credentials) -> Self {
-        Self { place, credentials }
-    }
+    pub(super) place: Place,
+    pub(super) credentials: Credentials,
 }
 
 impl Dialect for Gs {
@@ -59,51 +50,28 @@ impl Dialect for Gs {
     fn refusal(&self, refusal: &Refusal) -> OriginError {
         answer::error(&self.name(), &self.credentials.shown(), refusal)
     }
-}
 
-impl Origin for Web<Gs> {
-    fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
-        list::list(self, "", sink).boxed()
+    async fn list(web: &Web<Self>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
+        list::list(web, start, sink).await
     }
 
-    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
-        async move {
-            let mut finder = Finder::of(path);
-            // In the first page: nothing that begins with the path stands before the path itself.
-            let listing = list::list(self, path, &mut finder).await;
-            finder.outcome(listing)
-        }
-        .boxed()
-    }
-
-    fn turn(&self) -> BoxFuture<'_, Turn> {
-        self.own_turn()
-    }
-
-    fn most_at_once(&self) -> usize {
-        self.most()
-    }
-
-    fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
-        async move {
-            let Validator::ETag(generation) = wanted.validator else {
-                return Err(OriginError::Malformed(format!(
-                    "{} was not listed by a gs:// origin: it has no generation",
-                    shown(wanted.key)
-                )));
-            };
-            // What is stored compressed is wanted as it is stored: so its size was listed.
-            let headers = vec![(ACCEPT_ENCODING, "gzip".to_owned())];
-            let url = self.dialect.place.object(wanted.key, generation);
-            self.object(&wanted, &url, headers, |answer| {
-                let found = answer.get(GENERATION).and_then(|found| found.to_str().ok());
-                match found {
-                    Some(found) if found != generation => Err("its generation is another"),
-                    _ => Ok(()),
-                }
-            })
-            .await
-        }
-        .boxed()
+    async fn get(web: &Web<Self>, wanted: &Wanted<'_>) -> Result<ByteStream, OriginError> {
+        let Validator::ETag(generation) = wanted.validator else {
+            return Err(OriginError::Malformed(format!(
+                "{} was not listed by a gs:// origin: it has no generation",
+                shown(wanted.key)
+            )));
+        };
+        // What is stored compressed is wanted as it is stored: so its size was listed.
+        let headers = vec![(ACCEPT_ENCODING, "gzip".to_owned())];
+        let url = web.dialect.place.object(wanted.key, generation);
+        web.object(wanted, &url, headers, |answer| {
+            let found = answer.get(GENERATION).and_then(|found| found.to_str().ok());
+            match found {
+                Some(found) if found != generation => Err("its generation is another"),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 }

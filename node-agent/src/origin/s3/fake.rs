@@ -33,6 +33,8 @@ pub(crate) struct Faults {
     pub(crate) ignores_conditions: bool,
     /// Whether ranges are looked at.
     pub(crate) ignores_ranges: bool,
+    /// Listings that were asked to begin behind a key.
+    pub(crate) begun_behind: usize,
     /// Whether a listing begins at the beginning wherever it is asked to.
     pub(crate) ignores_start_after: bool,
     /// Whether each page names itself as the next.
@@ -52,6 +54,7 @@ impl Default for Faults {
             cuts: VecDeque::new(),
             ignores_conditions: false,
             ignores_ranges: false,
+            begun_behind: 0,
             ignores_start_after: false,
             circles: false,
             page: 500,
@@ -120,13 +123,13 @@ async fn answer(State((faults, mut held)): State<Shared>, request: Request) -> R
         return error(StatusCode::FORBIDDEN, "AccessDenied");
     }
     match path.strip_prefix(&format!("/{BUCKET}")) {
-        Some("" | "/") => list(&faults, request.uri().query().unwrap_or_default()),
+        Some("" | "/") => list(&mut faults, request.uri().query().unwrap_or_default()),
         Some(key) => get(&mut faults, &percent_decoded(&key[1..]), request.headers()),
         None => error(StatusCode::NOT_FOUND, "NoSuchBucket"),
     }
 }
 
-fn list(faults: &Faults, query: &str) -> Response<Body> {
+fn list(faults: &mut Faults, query: &str) -> Response<Body> {
     let parameter = |name: &str| {
         let pair = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
         pair.map(percent_decoded).unwrap_or_default()
@@ -134,6 +137,7 @@ fn list(faults: &Faults, query: &str) -> Response<Body> {
     let (prefix, token) = (parameter("prefix"), parameter("continuation-token"));
     assert_eq!(parameter("encoding-type"), b"url");
     let mut after = unhex(std::str::from_utf8(&token).unwrap());
+    faults.begun_behind += usize::from(!parameter("start-after").is_empty());
     if after.is_empty() && !faults.ignores_start_after {
         after = parameter("start-after");
     }

@@ -3,9 +3,9 @@
 //! Keys come percent-encoded, so that one that is no XML, or no UTF-8, costs only
 //! itself and not its page.
 
-use super::place::From;
+use super::place::Begin;
 use super::{Place, S3};
-use crate::origin::web::{Pages, Web, below, percent, quoted, unreadable};
+use crate::origin::web::{Pages, Web, below, percent, quoted, time, unreadable};
 use crate::origin::{OriginError, Sink};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -87,15 +87,16 @@ pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> 
     loop {
         while let Some(NextPage { range, after }) = ranges.next_page() {
             positions.resize_with(positions.len().max(range + 1), Position::default);
-            let from = match &positions[range].token {
-                Some(token) => From::Token(token),
-                None => From::Behind(after.as_deref().unwrap_or_default()),
+            let begin = match &positions[range].token {
+                Some(token) => Begin::Token(token),
+                None => Begin::Behind(after.as_deref().unwrap_or_default()),
             };
-            let url = place.listing(start, from);
+            let url = place.listing(start, begin);
             under_way.push(async move { (range, origin.page(LONGEST_PAGE, &url).await) });
         }
         let Some((range, body)) = under_way.next().await else { return Ok(()) };
-        let page = parse(place, &body?)?;
+        let (_, body) = body?;
+        let page = parse(place, &body)?;
         let keys = keys(place, &page)?;
         let readable: Vec<&str> = keys.iter().filter_map(|key| key.path.as_deref().ok()).collect();
         let numbers = ranges.page(range, &readable, page.is_truncated).map_err(|OutOfOrder| {
@@ -150,22 +151,24 @@ fn take(keys: &[Key<'_>], numbers: &Range<usize>, sink: &mut dyn Sink) -> Result
     let readable = keys.iter().filter(|key| key.path.is_ok()).count();
     let mut number = 0;
     for Key { entry, path } in keys {
+        let at = number;
         let path = match path {
             Ok(path) => {
                 number += 1;
                 path
             }
-            Err(key) if number >= numbers.start && (number < numbers.end || numbers.end == readable) => {
-                sink.skip(key, SkipReason::NotUtf8);
+            Err(key) => {
+                // It goes with the readable ones around it.
+                if at >= numbers.start && (at < numbers.end || numbers.end == readable) {
+                    sink.skip(key, SkipReason::NotUtf8);
+                }
                 continue;
             }
-            Err(_) => continue,
         };
-        if !numbers.contains(&(number - 1)) {
+        if !numbers.contains(&at) {
             continue;
         }
-        let modified = entry.last_modified.parse::<jiff::Timestamp>().ok();
-        let modified = modified.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or(0);
+        let modified = time::of_listing(&entry.last_modified).unwrap_or(0);
         let validator = match entry.etag.as_deref() {
             Some(etag) if !etag.is_empty() => Validator::etag(&quoted(etag)),
             _ => Validator::Modified(modified),

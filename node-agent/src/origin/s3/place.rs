@@ -10,7 +10,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 
 /// Where a page of a listing begins.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum From<'a> {
+pub(super) enum Begin<'a> {
     /// Behind a path below the prefix; at the beginning when it is empty.
     Behind(&'a str),
     /// Where the page before says.
@@ -88,18 +88,18 @@ impl Place {
 
     /// URL of a page of the listing of what is below the prefix and begins with `start` there:
     /// the page at a token, or the first one of what is behind a path.
-    pub(super) fn listing(&self, start: &str, from: From<'_>) -> String {
+    pub(super) fn listing(&self, start: &str, begin: Begin<'_>) -> String {
         let mut url = format!("{}?encoding-type=url&list-type=2&prefix=", self.base);
         encode(&mut url, &self.prefix, false);
         encode(&mut url, start, false);
-        match from {
-            From::Behind("") => {}
-            From::Behind(path) => {
+        match begin {
+            Begin::Behind("") => {}
+            Begin::Behind(path) => {
                 url.push_str("&start-after=");
                 encode(&mut url, &self.prefix, false);
                 encode(&mut url, path, false);
             }
-            From::Token(token) => {
+            Begin::Token(token) => {
                 url.push_str("&continuation-token=");
                 encode(&mut url, token, false);
             }
@@ -145,7 +145,7 @@ mod tests {
         let place = Place::new("b", "p//q/".into(), Some(&options)).unwrap();
         assert_eq!(place.object("a//b c+é%/?#"), "http://h/b/a//b%20c%2B%C3%A9%25/%3F%23");
         assert_eq!(
-            place.listing("", From::Token("t/=")),
+            place.listing("", Begin::Token("t/=")),
             "http://h/b?encoding-type=url&list-type=2&prefix=p%2F%2Fq%2F&continuation-token=t%2F%3D"
         );
     }

@@ -140,6 +140,7 @@ async fn a_long_listing_is_made_in_several_places_at_once() {
         bucket.origin().await.list(&mut collected).await.unwrap();
         assert_eq!(collected.objects.len(), 1000);
         assert_eq!(collected.skipped.len(), 1);
+        assert!(bucket.faults().lock().begun_behind > 1, "it was split");
     }
 }
 

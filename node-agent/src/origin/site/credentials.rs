@@ -2,10 +2,11 @@
 
 use crate::credentials::SecretValues;
 use crate::origin::OriginError;
-use crate::origin::identity::{Identities, NamedSecret};
+use crate::origin::identity::{Identities, Identity};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::HeaderValue;
+use std::convert::Infallible;
 
 const TOKEN: &str = "token";
 const USERNAME: &str = "username";
@@ -14,27 +15,25 @@ const PASSWORD: &str = "password";
 /// The Secret that the Dataset names, if it does. The agents' own identity is for no
 /// server that anybody may name.
 #[derive(Debug)]
-pub(in crate::origin) struct Credentials(Option<NamedSecret>);
+pub(in crate::origin) struct Credentials(Identity<Infallible>);
 
 impl Credentials {
     pub(in crate::origin) fn choose(of: Identities<'_>) -> Self {
-        Self(of.named_secret())
+        Self(of.named_secret().map_or(Identity::Anonymous, Identity::Secret))
     }
 
     /// The value of the header that says who asks.
     pub(in crate::origin) async fn get(&self) -> Result<Option<HeaderValue>, OriginError> {
         match &self.0 {
-            Some(secret) => secret.get(header).await.map(Some),
-            None => Ok(None),
+            Identity::Secret(secret) => secret.get(header).await.map(Some),
+            Identity::Platform(never) => match *never {},
+            Identity::Anonymous => Ok(None),
         }
     }
 
     /// For sentences.
     pub(super) fn shown(&self) -> String {
-        match &self.0 {
-            Some(secret) => format!("the credentials in {}", secret.shown()),
-            None => "requests without credentials".to_owned(),
-        }
+        self.0.shown()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::page::{Link, link, links};
 use super::{Listed, Site};
-use crate::origin::web::{Operation, Web};
+use crate::origin::web::{Web, time};
 use crate::origin::{Found, OriginError, Sink, shown};
 use futures::{StreamExt, TryStreamExt};
 use hearth_core::manifest::SkipReason;
@@ -167,8 +167,7 @@ pub(super) async fn find(origin: &Web<Site>, path: &str) -> Result<Option<Found>
 
 async fn head(origin: &Web<Site>, path: &str) -> Result<Told, OriginError> {
     let url = origin.dialect.place.file(path);
-    let answer = origin.retries.run(|| origin.send(Operation::Head, &url, &[])).await?;
-    told(answer.headers())
+    told(&origin.head(&url).await?)
         .map_err(|lacks| OriginError::Malformed(format!("{} tells no {lacks}", shown(&url))))
 }
 
@@ -176,9 +175,7 @@ async fn head(origin: &Web<Site>, path: &str) -> Result<Told, OriginError> {
 fn told(headers: &HeaderMap) -> Result<Told, &'static str> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let size = text(header::CONTENT_LENGTH).and_then(|size| size.parse().ok()).ok_or("length")?;
-    let modified = text(header::LAST_MODIFIED)
-        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-        .and_then(|date| i64::try_from(date.timestamp().as_nanosecond()).ok());
+    let modified = text(header::LAST_MODIFIED).and_then(time::of_http);
     let validator = match text(header::ETAG) {
         // A weak one is also that of other bytes.
         Some(etag) if etag.starts_with('"') => Validator::etag(etag),
@@ -187,24 +184,14 @@ fn told(headers: &HeaderMap) -> Result<Told, &'static str> {
     Ok(Told { size, modified: modified.unwrap_or(0), validator })
 }
 
-/// The type and the text of a page, tried again as requests are.
+/// The type and the text of a page.
 async fn text(origin: &Web<Site>, url: &str) -> Result<(String, String), OriginError> {
-    origin
-        .retries
-        .run(|| async {
-            let mut answer = origin.send(Operation::List, url, &[]).await?;
-            let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            let kind = kind.unwrap_or_default().to_owned();
-            let body = origin.body(&mut answer, LONGEST_PAGE).await?;
-            let body = String::from_utf8(body).map_err(|_| {
-                OriginError::Malformed(format!(
-                    "{} sent a page that is not UTF-8",
-                    origin.dialect.place.uri()
-                ))
-            })?;
-            Ok((kind, body))
-        })
-        .await
+    let (headers, body) = origin.page(LONGEST_PAGE, url).await?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let body = String::from_utf8(body).map_err(|_| {
+        OriginError::Malformed(format!("{} sent a page that is not UTF-8", origin.dialect.place.uri()))
+    })?;
+    Ok((kind.unwrap_or_default().to_owned(), body))
 }
 
 #[cfg(test)]

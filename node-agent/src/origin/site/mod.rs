@@ -15,23 +15,15 @@ pub use place::{Listed, Place};
 pub(super) use credentials::Credentials;
 
 use super::web::{self, Dialect, Meaning, Refusal, Request, Web};
-use super::{ByteStream, Found, Origin, OriginError, Sink, Turn, Wanted, shown};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use super::{ByteStream, Found, OriginError, Sink, Wanted, shown};
 use hearth_core::object::Validator;
 use http::header::{self, HeaderMap};
 
 /// Files of a web server.
 #[derive(Debug)]
 pub(super) struct Site {
-    place: Place,
-    credentials: Credentials,
-}
-
-impl Site {
-    pub(super) fn new(place: Place, credentials: Credentials) -> Self {
-        Self { place, credentials }
-    }
+    pub(super) place: Place,
+    pub(super) credentials: Credentials,
 }
 
 impl Dialect for Site {
@@ -65,32 +57,19 @@ impl Dialect for Site {
         let meaning = Meaning::of(refusal.operation, refusal.status);
         refusal.error(meaning, &name, &self.credentials.shown(), &refusal.said("", ""))
     }
-}
 
-impl Origin for Web<Site> {
-    fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
-        list::list(self, sink).boxed()
+    async fn list(web: &Web<Self>, _: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
+        list::list(web, sink).await
     }
 
-    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
-        list::find(self, path).boxed()
+    async fn find(web: &Web<Self>, path: &str) -> Result<Option<Found>, OriginError> {
+        list::find(web, path).await
     }
 
-    fn turn(&self) -> BoxFuture<'_, Turn> {
-        self.own_turn()
-    }
-
-    fn most_at_once(&self) -> usize {
-        self.most()
-    }
-
-    fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
-        async move {
-            let headers = vec![web::condition(wanted.validator)];
-            let url = self.dialect.place.file(wanted.key);
-            self.object(&wanted, &url, headers, |answer| same(wanted.validator, answer)).await
-        }
-        .boxed()
+    async fn get(web: &Web<Self>, wanted: &Wanted<'_>) -> Result<ByteStream, OriginError> {
+        let headers = vec![web::condition(wanted.validator)];
+        let url = web.dialect.place.file(wanted.key);
+        web.object(wanted, &url, headers, |answer| same(wanted.validator, answer)).await
     }
 }
 

@@ -34,7 +34,7 @@ pub(in crate::origin) struct Refusal {
 impl Refusal {
     pub(super) async fn read(operation: Operation, mut response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        let body = limited(response).await.unwrap_or_default();
+        let body = body(response, LONGEST_BODY).await.ok().flatten().unwrap_or_default();
         Self { operation, status, headers, body }
     }
 
@@ -121,16 +121,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or_default())
 }
 
-/// A body of at most so many bytes; `None` when it has more or breaks off.
-async fn limited(mut response: reqwest::Response) -> Option<Vec<u8>> {
+/// The whole body of an answer; `None` when it has more than `longest` bytes.
+pub(super) async fn body(mut answer: reqwest::Response, longest: usize) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > LONGEST_BODY {
-            return None;
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > longest {
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Some(body)
+    Ok(Some(body))
 }
 
 #[cfg(test)]

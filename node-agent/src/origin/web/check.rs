@@ -1,6 +1,7 @@
 //! Holds an answer to what was wanted, also of stores that take no notice of conditions
 //! or ranges.
 
+use super::time;
 use crate::origin::{OriginError, Wanted};
 use hearth_core::object::Validator;
 use http::header::{self, HeaderMap, HeaderName};
@@ -8,9 +9,11 @@ use std::borrow::Cow;
 
 /// The header by which only the wanted content is asked for.
 pub(in crate::origin) fn condition(validator: &Validator) -> (HeaderName, String) {
-    match validator.if_match() {
-        Some(etag) => (header::IF_MATCH, etag),
-        None => (header::IF_UNMODIFIED_SINCE, http_date(validator)),
+    match validator {
+        Validator::Modified(nanos) => (header::IF_UNMODIFIED_SINCE, time::to_http(*nanos)),
+        Validator::ETag(_) | Validator::HexETag(_) => {
+            (header::IF_MATCH, validator.if_match().unwrap_or_default())
+        }
     }
 }
 
@@ -21,8 +24,8 @@ pub(in crate::origin) fn same(validator: &Validator, headers: &HeaderMap) -> Res
     {
         return Err("its ETag is another");
     }
-    if let (Validator::Modified(_), Some(found)) = (validator, text(headers, header::LAST_MODIFIED))
-        && found != http_date(validator)
+    if let (Validator::Modified(nanos), Some(found)) = (validator, text(headers, header::LAST_MODIFIED))
+        && found != time::to_http(*nanos)
     {
         return Err("its last change is another");
     }
@@ -75,15 +78,4 @@ fn content_range(headers: &HeaderMap) -> Option<(std::ops::Range<u64>, u64)> {
     let (first, last) = range.split_once('-')?;
     let end = last.parse::<u64>().ok()?.checked_add(1)?;
     Some((first.parse().ok()?..end, total.parse().ok()?))
-}
-
-/// A time of last change as HTTP has it, in whole seconds.
-fn http_date(validator: &Validator) -> String {
-    let nanos = match validator {
-        Validator::Modified(nanos) => *nanos,
-        Validator::ETag(_) | Validator::HexETag(_) => 0,
-    };
-    jiff::Timestamp::from_second(nanos.div_euclid(1_000_000_000))
-        .and_then(|time| jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time))
-        .unwrap_or_default()
 }

@@ -9,6 +9,7 @@ mod connection;
 mod endpoint;
 mod pages;
 pub(super) mod percent;
+pub(super) mod time;
 
 #[cfg(test)]
 pub(super) use answer::tests::refusal;
@@ -20,7 +21,8 @@ pub(super) use connection::{Connection, Limits};
 pub(super) use endpoint::Endpoint;
 pub(super) use pages::{Pages, Taken, below, unreadable};
 
-use super::{ByteStream, OriginError, Retries, Turn, Wanted};
+use super::find::Finder;
+use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Turn, Wanted};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -63,7 +65,7 @@ impl Operation {
 }
 
 /// What tells one kind of store from another.
-pub(super) trait Dialect: fmt::Debug + Send + Sync + 'static {
+pub(super) trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
     /// The label of the metrics.
     const SCHEME: &'static str;
 
@@ -78,6 +80,29 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Why a request was not granted.
     fn refusal(&self, refusal: &Refusal) -> OriginError;
+
+    /// Lists what begins with `start` below the prefix.
+    fn list(
+        web: &Web<Self>,
+        start: &str,
+        sink: &mut dyn Sink,
+    ) -> impl Future<Output = Result<(), OriginError>> + Send;
+
+    /// The object of this path below the prefix; `None` when there is none.
+    fn find(web: &Web<Self>, path: &str) -> impl Future<Output = Result<Option<Found>, OriginError>> + Send {
+        async move {
+            let mut finder = Finder::of(path);
+            // In the first page: nothing that begins with the path stands before the path itself.
+            let listing = Self::list(web, path, &mut finder).await;
+            finder.outcome(listing)
+        }
+    }
+
+    /// Gets bytes of an object, of the wanted content only.
+    fn get(
+        web: &Web<Self>,
+        wanted: &Wanted<'_>,
+    ) -> impl Future<Output = Result<ByteStream, OriginError>> + Send;
 }
 
 /// A store that is reached over HTTP.
@@ -86,7 +111,7 @@ pub(super) struct Web<D> {
     http: reqwest::Client,
     pub(super) dialect: D,
     budget: Arc<Budget>,
-    pub(super) retries: Arc<Retries>,
+    retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
 
@@ -102,7 +127,7 @@ impl<D: Dialect> Web<D> {
     }
 
     /// Sends a request once, and turns every answer but a success into an error.
-    pub(super) async fn send(
+    async fn send(
         &self,
         operation: Operation,
         url: &str,
@@ -145,16 +170,6 @@ impl<D: Dialect> Web<D> {
         Err(self.dialect.refusal(&Refusal::read(operation, response).await))
     }
 
-    /// Waits until one more request may be under way.
-    pub(super) fn own_turn(&self) -> BoxFuture<'_, Turn> {
-        self.budget.turn().boxed()
-    }
-
-    /// Requests that make sense at one time.
-    pub(super) fn most(&self) -> usize {
-        self.budget.most_at_once()
-    }
-
     /// Lists page by page, and tries again what may succeed: `url` is that of the page at a
     /// token, of at most `longest` bytes, which `take` takes.
     pub(super) async fn pages(
@@ -166,7 +181,7 @@ impl<D: Dialect> Web<D> {
         let mut pages = Pages::default();
         let mut token: Option<String> = None;
         loop {
-            let body = self.page(longest, &url(token.as_deref())).await?;
+            let (_, body) = self.page(longest, &url(token.as_deref())).await?;
             let Taken { empty, next } = take(&body)?;
             match next {
                 Some(next) => token = Some(pages.next(&self.dialect.name(), empty, next)?),
@@ -175,33 +190,30 @@ impl<D: Dialect> Web<D> {
         }
     }
 
-    /// A page of a listing, of at most `longest` bytes; what may succeed is tried again.
-    pub(super) async fn page(&self, longest: usize, url: &str) -> Result<Vec<u8>, OriginError> {
+    /// A page of a listing, of at most `longest` bytes, with its headers; what may succeed is
+    /// tried again.
+    pub(super) async fn page(&self, longest: usize, url: &str) -> Result<(HeaderMap, Vec<u8>), OriginError> {
         let ask = || async {
             let _turn = self.budget.turn().await;
             let mut response = self.send(Operation::List, url, &[]).await?;
-            self.body(&mut response, longest).await
+            let headers = std::mem::take(response.headers_mut());
+            let body = answer::body(response, longest).await.map_err(|error| self.unavailable(error))?;
+            let endless = || {
+                let name = self.dialect.name();
+                OriginError::Malformed(format!("{name} sent a page of a listing that does not end"))
+            };
+            Ok((headers, body.ok_or_else(endless)?))
         };
         self.retries.run(ask).await
     }
 
-    /// The whole body of an answer, of at most `longest` bytes.
-    pub(super) async fn body(
-        &self,
-        response: &mut reqwest::Response,
-        longest: usize,
-    ) -> Result<Vec<u8>, OriginError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unavailable(error))? {
-            if body.len() + chunk.len() > longest {
-                let name = self.dialect.name();
-                return Err(OriginError::Malformed(format!(
-                    "{name} sent a page of a listing that does not end"
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+    /// What there is to know of an object; what may succeed is tried again.
+    pub(super) async fn head(&self, url: &str) -> Result<HeaderMap, OriginError> {
+        let ask = || async {
+            let _turn = self.budget.turn().await;
+            Ok(std::mem::take(self.send(Operation::Head, url, &[]).await?.headers_mut()))
+        };
+        self.retries.run(ask).await
     }
 
     /// Gets bytes of an object by the conditions of HTTP.
@@ -245,7 +257,29 @@ impl<D: Dialect> Web<D> {
         Ok(stream.boxed())
     }
 
-    pub(super) fn unavailable(&self, error: reqwest::Error) -> OriginError {
+    fn unavailable(&self, error: reqwest::Error) -> OriginError {
         answer::unavailable(&self.dialect.name(), error)
+    }
+}
+
+impl<D: Dialect> Origin for Web<D> {
+    fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
+        D::list(self, "", sink).boxed()
+    }
+
+    fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
+        D::find(self, path).boxed()
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Turn> {
+        self.budget.turn().boxed()
+    }
+
+    fn most_at_once(&self) -> usize {
+        self.budget.most_at_once()
+    }
+
+    fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>> {
+        async move { D::get(self, &wanted).await }.boxed()
     }
 }

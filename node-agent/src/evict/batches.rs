@@ -1,0 +1,116 @@
+//! Gives objects up some at a time.
+
+use super::choose::Chosen;
+use super::standings::Version;
+use super::{Inner, LATE, Late, pace};
+use crate::pressure;
+use crate::store::StoreError;
+use crate::views::ViewError;
+use hearth_core::evict::Amount;
+use hearth_core::explain;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Objects given up at a time: a volume that is being published waits no longer than for them.
+const OBJECTS_AT_ONCE: usize = 256;
+
+/// Why something is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// For what is of more value.
+    Room,
+    /// For what is of the same value and read more.
+    Exchange,
+    /// To keep within the limits.
+    Limit,
+    /// Since somebody asks for it.
+    Order,
+}
+
+impl Reason {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Exchange => "exchange",
+            Self::Limit => "limit",
+            Self::Order => "order",
+        }
+    }
+}
+
+impl Inner {
+    /// Gives objects up, and tells after some how much it is so far; as long as the answer is
+    /// that more is waited for, without a rest.
+    pub(super) fn give_up(
+        &self,
+        versions: &[Version],
+        chosen: &[Chosen],
+        reason: Reason,
+        mut so_far: impl FnMut(Amount) -> bool,
+    ) -> Result<(), ViewError> {
+        let free = self.store.usage()?.free_bytes;
+        let mut rest = Duration::ZERO;
+        let late = self.late()?;
+        let before = self.sum()?.saturating_add(late);
+        let mut all = Amount::default();
+        for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
+            let version = &versions[of_version[0].version];
+            let mut amount = Amount::default();
+            for objects in of_version.chunks(OBJECTS_AT_ONCE) {
+                std::thread::sleep(rest);
+                if self.shutdown.is_cancelled() {
+                    return Ok(());
+                }
+                let began = Instant::now();
+                let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
+                let evicted = self.views.evict(&version.hash, &files)?.amount;
+                (amount, all) = (amount.plus(evicted), all.plus(evicted));
+                let given = late.saturating_add(all.bytes);
+                *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
+                // Others who take the disk faster than it is freed are not waited for either.
+                let is_awaited = so_far(all)
+                    || Arc::strong_count(&self.waiting) > 1
+                    || self.store.usage()?.free_bytes < free;
+                self.made.notify_waiters();
+                rest = pace::rest(began.elapsed(), is_awaited, !is_awaited && pressure::disks_are_busy());
+            }
+            self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
+            self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);
+            let (dataset, manifest) = (&version.dataset, version.hash);
+            let (files, bytes) = (amount.objects, explain::bytes(amount.bytes));
+            match reason {
+                // One for each block that comes.
+                Reason::Exchange => {
+                    tracing::debug!(dataset, ?manifest, files, bytes, "given up for what is read more")
+                }
+                Reason::Room => {
+                    tracing::info!(dataset, ?manifest, files, bytes, "given up for what is of more value")
+                }
+                Reason::Limit | Reason::Order => {
+                    tracing::info!(dataset, ?manifest, files, bytes, "given up to keep to the limit")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives files up for which nobody waits, with rests between them, until `shutdown`. Blocks.
+pub(crate) fn in_batches(
+    files: &[usize],
+    shutdown: &CancellationToken,
+    mut give_up: impl FnMut(&[usize]) -> Result<(), ViewError>,
+) -> Result<(), ViewError> {
+    let mut rest = Duration::ZERO;
+    for batch in files.chunks(OBJECTS_AT_ONCE) {
+        std::thread::sleep(rest);
+        if shutdown.is_cancelled() {
+            return Err(StoreError::Closed.into());
+        }
+        let began = Instant::now();
+        give_up(batch)?;
+        rest = pace::rest(began.elapsed(), false, pressure::disks_are_busy());
+    }
+    Ok(())
+}
