@@ -33,17 +33,30 @@ impl std::fmt::Debug for Kube {
     }
 }
 
+async fn client(kubeconfig: &Path, acting_as: Option<String>) -> Result<Client> {
+    install_crypto();
+    let file =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = acting_as;
+    Ok(Client::try_from(config)?)
+}
+
 impl Kube {
     /// Connects as the identity of a kubeconfig.
     ///
     /// # Errors
     /// When the kubeconfig cannot be used.
     pub async fn connect(kubeconfig: &Path) -> Result<Self> {
-        install_crypto();
-        let file = Kubeconfig::read_from(kubeconfig)
-            .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok(Self { client: Client::try_from(config)?, kubeconfig: kubeconfig.to_owned() })
+        Ok(Self { client: client(kubeconfig, None).await?, kubeconfig: kubeconfig.to_owned() })
+    }
+
+    /// A client that acts as another user, such as a ServiceAccount.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used.
+    pub async fn acting_as(&self, user: &str) -> Result<Client> {
+        client(&self.kubeconfig, Some(user.to_owned())).await
     }
 
     /// The kubeconfig behind it.

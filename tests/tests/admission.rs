@@ -1,9 +1,12 @@
 //! The shipped admission policies on a real API server: which pods get the gate's resources, that they lose nothing, and what the extender may change of Datasets.
 
 use anyhow::{Context, Result};
+use hearth_api::Dataset;
 use hearth_tests::cluster::{Cluster, e2e, nodes};
 use hearth_tests::pods::{PodPlan, pod};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 const DATASET: &str = "hearth.dev/dataset";
@@ -163,12 +166,10 @@ fn a_gated_pod_is_scheduled_on_nodes_that_know_nothing_of_the_resources() -> Res
 fn the_extender_may_change_nothing_of_a_dataset_but_its_finalizer() -> Result<()> {
     e2e(&nodes(1).without_programs(), async |cluster| {
         cluster.dataset("images", json!({"origins": [{"uri": "s3://bucket"}]})).await?;
+        let extender = "system:serviceaccount:hearth-system:hearth-extender";
+        let datasets: Api<Dataset> = Api::default_namespaced(cluster.kube.acting_as(extender).await?);
         let patch = async |patch: Value| {
-            let patch = patch.to_string();
-            let account = "--as=system:serviceaccount:hearth-system:hearth-extender";
-            let arguments =
-                ["patch", "datasets.hearth.dev", "images", "--type=merge", "-p", patch.as_str(), account];
-            cluster.kube.kubectl(&arguments, "").await
+            datasets.patch("images", &PatchParams::default(), &Patch::Merge(patch)).await
         };
         patch(json!({"metadata": {"finalizers": ["hearth.dev/cached-data"]}})).await?;
         let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"});
