@@ -1,6 +1,6 @@
 //! `Dataset`: a named set of objects from one or more origins.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use crate::dataset_status::DatasetStatus;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Size", type_ = "string", json_path = ".status.version.size"),
     printcolumn(name = "Warm nodes", type_ = "integer", json_path = ".status.warm.nodes"),
     printcolumn(name = "Warmest", type_ = "string", json_path = ".status.warm.most"),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.replicas.summary"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version.manifest", priority = 1),
@@ -253,7 +254,22 @@ pub struct ConfigMapKey {
 /// Where and how much of a dataset is cached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.maxReplicas) || (has(self.replicas) && self.maxReplicas >= self.replicas)").message("maxReplicas must be at least replicas, which goes with it"))]
 pub struct CacheSpec {
+    /// How many nodes keep all of the current version, pods or not; 0 when absent: data comes
+    /// with pods and Warmups only. Nodes are chosen among those that take pods, and change as
+    /// little as possible when nodes come and go; data is in its new place before the old one
+    /// may give it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub replicas: Option<i32>,
+
+    /// With this there are as many replicas as nodes read the dataset at one time in the last
+    /// half hour, from replicas to so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_replicas: Option<i32>,
+
     /// Most bytes of this dataset on any one node, such as 500Gi; no limit of its own
     /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,7 +288,7 @@ pub struct CacheSpec {
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
 
-    /// Labels that a node must have for warm-ups to cache the dataset there; every
+    /// Labels that a node must have for replicas and warm-ups to be there; every
     /// node when empty. Pods still read it wherever they run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
@@ -287,111 +303,4 @@ pub struct ShareWith {
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     pub namespaces: Vec<String>,
-}
-
-/// What is known of a dataset.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DatasetStatus {
-    /// The generation of the spec that the version was listed by.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-
-    /// The current version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<VersionStatus>,
-
-    /// Versions that pods go on to get, whatever becomes current: all pods of one owner get
-    /// the version that was current when the first of them came.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["owner"]))]
-    pub held: Vec<HeldVersion>,
-
-    /// Keys of the origin that cannot be files of a tree.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skipped: Option<SkippedKeys>,
-
-    /// What spec.files.list names and no origin has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub missing: Option<MissingFiles>,
-
-    /// How warm the current version is in the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warm: Option<WarmStatus>,
-
-    /// Listed: the origin was listed. Ready: pods can be placed by it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// One version of a dataset.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct VersionStatus {
-    /// Name of the manifest: the hash of its content.
-    pub manifest: String,
-    /// Files.
-    pub files: i64,
-    /// Bytes of all files.
-    pub bytes: i64,
-    /// Bytes of all files, for people.
-    pub size: String,
-    /// Blocks of all files.
-    pub blocks: i64,
-    /// When the origin was listed and this version found.
-    pub listed_at: Time,
-}
-
-/// A version that the pods of one owner get.
-///
-/// Of a controller whose pods run to completion, such as a Job, all pods get it, until none
-/// has been there for 15 minutes. Of one whose pods run for ever, such as a Deployment or
-/// StatefulSet, those of one revision get it while they start: 15 minutes after all are
-/// ready, the next one gets the current version, as does a rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HeldVersion {
-    /// UID of the controller that made the pods, with the revision of its template when it
-    /// is a StatefulSet or DaemonSet; or version/MANIFEST for pods that name the version
-    /// by the annotation hearth.dev/version.
-    #[schemars(length(min = 1, max = 128))]
-    pub owner: String,
-    /// Name of the manifest.
-    #[schemars(length(min = 1, max = 64))]
-    pub manifest: String,
-}
-
-/// Keys that cannot be files of a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SkippedKeys {
-    /// How many.
-    pub count: i64,
-    /// One of them.
-    pub example: String,
-    /// Why it was skipped.
-    pub reason: String,
-}
-
-/// Files that a list names and no origin has.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MissingFiles {
-    /// How many.
-    pub count: i64,
-    /// One of them.
-    pub example: String,
-}
-
-/// How warm a dataset is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WarmStatus {
-    /// Nodes that hold all of it.
-    pub nodes: i64,
-    /// Nodes that hold some of it, the former included.
-    pub partly: i64,
-    /// How much the warmest node holds, such as 83%.
-    pub most: String,
 }

@@ -12,6 +12,7 @@ mod conditions;
 pub mod crds;
 mod cron_warmup;
 mod dataset;
+mod dataset_status;
 mod eviction;
 mod validation;
 mod warmup;
@@ -21,8 +22,11 @@ pub use cron_warmup::{
     ConcurrencyPolicy, CronWarmup, CronWarmupSpec, CronWarmupStatus, TemplateMetadata, WarmupTemplate,
 };
 pub use dataset::{
-    Addressing, CacheSpec, ConfigMapKey, Dataset, DatasetSpec, DatasetStatus, FileListSource, FilesSpec,
-    HeldVersion, MissingFiles, Origin, OriginOptions, SecretReference, ShareWith, SkippedKeys, VersionStatus,
+    Addressing, CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Origin,
+    OriginOptions, SecretReference, ShareWith,
+};
+pub use dataset_status::{
+    DatasetStatus, HeldVersion, MissingFiles, RefreshRequest, ReplicasStatus, SkippedKeys, VersionStatus,
     WarmStatus,
 };
 pub use eviction::{
@@ -32,11 +36,14 @@ pub use eviction::{
 pub use validation::InvalidSpec;
 pub use warmup::{
     DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
-    WarmupTrouble,
+    WarmupTrouble, WarmupWhat,
 };
 
 /// API group of all resources.
 pub const GROUP: &str = "hearth.dev";
+
+/// Annotation of a Dataset: whenever it gets another value, the origins are listed at once.
+pub const REFRESH: &str = "hearth.dev/refresh";
 
 /// Finalizer of Datasets: some of their bytes may be on nodes.
 pub const CACHED_DATA: &str = "hearth.dev/cached-data";

@@ -1,9 +1,11 @@
 //! What the API server's rules cannot say about a spec.
 
-use crate::{CronWarmup, Dataset, Eviction, Warmup};
+use crate::{CronWarmup, Dataset, Eviction, REFRESH, RefreshRequest, Warmup};
 use hearth_core::cron::{InvalidSchedule, Schedule};
 use hearth_core::quantity;
 use hearth_core::selection::{FileFilter, GlobError, Selection};
+use kube::ResourceExt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What is wrong with a spec, as one sentence that names the field.
@@ -43,6 +45,30 @@ impl Dataset {
                 "spec.refresh is {text:?}, and Never or a duration of at least 10s is allowed"
             ))),
         }
+    }
+
+    /// What asks for a listing besides time and the spec; `None` when nothing ever did.
+    pub fn refresh_request(&self) -> Option<RefreshRequest> {
+        let annotation = self.annotations().get(REFRESH).map(|value| value.chars().take(64).collect());
+        let notified_at = self.status.as_ref().and_then(|status| status.notified_at.clone());
+        let asks = annotation.is_some() || notified_at.is_some();
+        asks.then_some(RefreshRequest { annotation, notified_at })
+    }
+
+    /// How many replicas there may be, the least first; `None` when there are to be none.
+    pub fn replica_bounds(&self) -> Option<RangeInclusive<usize>> {
+        let cache = self.spec.cache.as_ref()?;
+        let least = usize::try_from(cache.replicas?).unwrap_or(0);
+        let most = cache.max_replicas.map_or(least, |most| usize::try_from(most).unwrap_or(0));
+        (most > 0).then(|| least..=most.max(least))
+    }
+
+    /// How many replicas are wanted now: what the status says, within the bounds.
+    pub fn replicas_wanted(&self) -> Option<usize> {
+        let bounds = self.replica_bounds()?;
+        let said = self.status.as_ref().and_then(|status| status.replicas.as_ref());
+        let wanted = said.map_or(0, |replicas| usize::try_from(replicas.wanted).unwrap_or(0));
+        Some(wanted.clamp(*bounds.start(), *bounds.end()))
     }
 
     /// Most bytes of it on any one node.
@@ -91,7 +117,7 @@ impl Eviction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DatasetSpec;
+    use crate::{DatasetSpec, DatasetStatus, ReplicasStatus};
 
     fn dataset(spec: serde_json::Value) -> Dataset {
         Dataset::new("d", serde_json::from_value::<DatasetSpec>(spec).unwrap())
@@ -104,6 +130,26 @@ mod tests {
         assert_eq!(dataset.spec.origins[0].path, "/");
         assert_eq!(dataset.quota_bytes(), Ok(None));
         assert!(dataset.file_filter().unwrap().takes("anything"));
+    }
+
+    #[test]
+    fn replicas_are_wanted_within_their_bounds() {
+        let with = |cache: serde_json::Value, wanted: Option<i32>| {
+            let mut dataset =
+                dataset(serde_json::json!({"origins": [{"uri": "s3://bucket"}], "cache": cache}));
+            let replicas =
+                wanted.map(|wanted| ReplicasStatus { wanted, nodes: 0, warm: 0, summary: String::new() });
+            dataset.status = Some(DatasetStatus { replicas, ..DatasetStatus::default() });
+            dataset.replicas_wanted()
+        };
+        let scaled = || serde_json::json!({"replicas": 2, "maxReplicas": 4});
+        assert_eq!(with(serde_json::json!({}), Some(3)), None);
+        assert_eq!(with(serde_json::json!({"replicas": 0}), Some(3)), None);
+        assert_eq!(with(serde_json::json!({"replicas": 2}), Some(3)), Some(2));
+        assert_eq!(
+            [with(scaled(), None), with(scaled(), Some(3)), with(scaled(), Some(9))],
+            [Some(2), Some(3), Some(4)]
+        );
     }
 
     #[test]

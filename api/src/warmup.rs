@@ -36,9 +36,10 @@ use std::collections::BTreeMap;
         priority = 1
     ),
     // Of the Warmup and not of its spec, which is also the template of a CronWarmup, and that can be changed.
-    validation = Rule::new("self.spec.dataset == oldSelf.spec.dataset && self.spec.paths == oldSelf.spec.paths").message("dataset and paths cannot be changed: make another Warmup")
+    validation = Rule::new("self.spec.dataset == oldSelf.spec.dataset && self.spec.paths == oldSelf.spec.paths && self.spec.what == oldSelf.spec.what").message("dataset, paths and what cannot be changed: make another Warmup")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.what == 'Data' || size(self.paths) == 0").message("paths are for data; metadata is the list of all files"))]
 pub struct WarmupSpec {
     /// What to cache.
     pub dataset: WarmupDataset,
@@ -47,6 +48,11 @@ pub struct WarmupSpec {
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
     pub paths: Vec<String>,
+
+    /// What of the files to cache: Data, or Metadata, which is the list of them all, with sizes
+    /// and times: a pod whose node has it can begin to read at once.
+    #[serde(default)]
+    pub what: WarmupWhat,
 
     /// Where to cache it; on every node when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +126,16 @@ pub struct WarmupDataset {
     /// Name of the Dataset.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// What of a dataset's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum WarmupWhat {
+    /// Their bytes, and what Metadata is.
+    #[default]
+    Data,
+    /// The list of them.
+    Metadata,
 }
 
 /// Which nodes get warm.

@@ -1,4 +1,4 @@
-//! What the API server says to one of the leader's requests, which are not waited for for ever.
+//! What the API server says to a request that writes, which is not waited for for ever.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the API server said when it did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It refused, by this status.
     #[error("{1}")]
     Code(u16, String),
@@ -17,7 +17,7 @@ pub(super) enum Answer {
 }
 
 /// Makes a request and waits for its answer, but not for long.
-pub(super) async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Answer> {
+pub(crate) async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Answer> {
     match tokio::time::timeout(PATIENCE, request).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(kube::Error::Api(status))) => Err(Answer::Code(status.code, status.message.clone())),

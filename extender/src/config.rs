@@ -40,6 +40,8 @@ pub struct Config {
     pub removal: RemovalConfig,
     /// Agents' tokens.
     pub tokens: TokensConfig,
+    /// Notices of stores.
+    pub notices: NoticesConfig,
     /// Whether Events are written on pods.
     pub events: bool,
     /// Logs.
@@ -124,6 +126,15 @@ pub struct TokensConfig {
     pub issuer: Option<String>,
 }
 
+/// Notices of stores that objects have changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NoticesConfig {
+    /// File of the token that stores send; read for each notice. While it is not there, every
+    /// notice is refused.
+    pub token_file: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -137,6 +148,7 @@ impl Default for Config {
             startup: StartupConfig::default(),
             removal: RemovalConfig::default(),
             tokens: TokensConfig::default(),
+            notices: NoticesConfig::default(),
             events: true,
             log: LogConfig::default(),
         }
@@ -192,6 +204,12 @@ impl Default for TokensConfig {
             service_account: "hearth-node-agent".to_owned(),
             issuer: None,
         }
+    }
+}
+
+impl Default for NoticesConfig {
+    fn default() -> Self {
+        Self { token_file: "/etc/hearth/notices/token".into() }
     }
 }
 

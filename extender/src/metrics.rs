@@ -42,6 +42,8 @@ pub struct Metrics {
     pub dataset_bytes: IntGaugeVec,
     /// Datasets that went after they were deleted, by outcome.
     pub removals: IntCounterVec,
+    /// Notices of stores by outcome.
+    pub notices: IntCounterVec,
     /// Whether this replica holds the Lease.
     pub leader: IntGauge,
     /// Times that kube-scheduler was told to try rejected pods again.
@@ -164,6 +166,11 @@ impl Metrics {
                 "Datasets that were let go after they were deleted, by whether all nodes had given up their bytes.",
                 &["outcome"],
             )?,
+            notices: counters(
+                "hearth_extender_notices_total",
+                "Notices that stores sent of changed objects: taken, about no Dataset, or refused.",
+                &["outcome"],
+            )?,
             leader: gauge("hearth_extender_leader", "1 when this replica holds the Lease, else 0.")?,
             nudges: counter(
                 "hearth_extender_nudges_total",
@@ -194,6 +201,9 @@ impl Metrics {
         }
         for outcome in ["done", "given-up"] {
             self.removals.with_label_values(&[outcome]);
+        }
+        for outcome in ["taken", "unconcerned", "refused"] {
+            self.notices.with_label_values(&[outcome]);
         }
         for state in ["listed", "unlisted", "manifest-missing", "deleting"] {
             self.datasets.with_label_values(&[state]);

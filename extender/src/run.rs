@@ -2,8 +2,9 @@
 
 use crate::auth::{Expected, KeySource, Verifier};
 use crate::config::Config;
-use crate::http::{agents, scheduler};
+use crate::http::{self, agents, scheduler};
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::state::State;
 use crate::{events, gauges, leader, watch};
 use anyhow::Context;
@@ -67,7 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         client: client.clone(),
         namespace: config.namespace.clone(),
         state: state.clone(),
-        known,
+        known: known.clone(),
         recorder: recorder.clone(),
         removal_patience: config.removal.patience,
     };
@@ -75,6 +76,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let handlers = agents::Handlers::new(state.clone(), verifier, shutdown.clone());
     let router = agents::router(handlers, config.agents.report_limit, config.agents.manifest_limit);
+    let notices = Arc::new(Notices::new(known.clone()));
+    tasks.spawn("the writer of notices", notices.clone().run(client.clone(), shutdown.clone()));
+    let handlers = http::notices::Handlers {
+        notices,
+        state: state.clone(),
+        token_file: config.notices.token_file.clone(),
+    };
+    let router = router.merge(http::notices::router(handlers));
     let files = (config.agents.tls_cert_file.clone(), config.agents.tls_key_file.clone());
     tasks.spawn("the agents' server", agents::serve(config.agents.listen, files, router, shutdown.clone()));
 

@@ -27,6 +27,8 @@ pub struct Extender {
     pub scheduler_url: String,
     /// Where agents report.
     pub agents_url: String,
+    /// A client that trusts who serves there.
+    pub agents_client: reqwest::Client,
     http: reqwest::Client,
 }
 
@@ -57,11 +59,14 @@ impl Extender {
             Ok(all)
         })
         .await?;
+        let authority = reqwest::Certificate::from_pem(&std::fs::read(plane.pki.ca())?)?;
+        let client = || reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5));
         Ok(Self {
             workload,
             scheduler_url: format!("http://127.0.0.1:{scheduler}"),
             agents_url: format!("https://127.0.0.1:{agents}"),
-            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?,
+            agents_client: client().tls_certs_only([authority]).build()?,
+            http: client().build()?,
         })
     }
 

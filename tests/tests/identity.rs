@@ -25,14 +25,11 @@ fn first_report(node: &str, node_uid: &str) -> Vec<u8> {
 
 /// Sends a report as the holder of `token` and returns the status and the sentence.
 async fn report(cluster: &Cluster, token: &str, node: &str) -> Result<(u16, String)> {
-    let ca = std::fs::read(cluster.plane.pki.ca())?;
-    let client = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca)?])
-        .no_proxy()
-        .build()?;
+    let extender = &cluster.extenders[0];
     let uid = cluster.kube.node_uid(node).await?;
-    let answer = client
-        .post(format!("{}/v1/report", cluster.extenders[0].agents_url))
+    let answer = extender
+        .agents_client
+        .post(format!("{}/v1/report", extender.agents_url))
         .bearer_auth(token)
         .header("content-type", CONTENT_TYPE)
         .body(first_report(node, &uid))

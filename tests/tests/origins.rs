@@ -159,3 +159,43 @@ fn a_long_listing_has_every_object_once() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn new_objects_are_found_when_somebody_asks_and_when_their_store_tells() -> Result<()> {
+    let secrets = tempfile::tempdir()?;
+    let token_file = secrets.path().join("token");
+    std::fs::write(&token_file, "hush")?;
+    e2e(&nodes(1).extender_config(json!({"notices": {"tokenFile": token_file}})), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        let has_files = async |count: usize| {
+            eventually(&format!("{count} files to be listed"), FETCH, async || {
+                let status = cluster.listed("images").await?;
+                ensure!(status["version"]["files"] == count, "{status}");
+                Ok(())
+            })
+            .await
+        };
+        bucket.put("images/1.bin", vec![1; 10]).await?;
+        cluster.s3_dataset_with("images", &bucket, "images", json!({"refresh": "Never"})).await?;
+
+        bucket.put("images/2.bin", vec![2; 10]).await?;
+        let asks = ["-n", USER, "annotate", "datasets.hearth.dev", "images", "hearth.dev/refresh=now"];
+        cluster.kube.kubectl(&asks, "").await?;
+        has_files(2).await?;
+
+        let extender = &cluster.extenders[0];
+        let notify = async |token: &str, key: &str| -> Result<(u16, String)> {
+            let notice = json!({"Records": [{"s3": {"bucket": {"name": "data"}, "object": {"key": key}}}]});
+            let url = format!("{}/v1/notices/s3", extender.agents_url);
+            let request = extender.agents_client.post(url).bearer_auth(token).body(notice.to_string());
+            let answer = request.send().await?;
+            Ok((answer.status().as_u16(), answer.text().await?))
+        };
+        bucket.put("images/3.bin", vec![3; 10]).await?;
+        ensure!(notify("wrong", "images/3.bin").await?.0 == 401);
+        ensure!(notify("hush", "others/3.bin").await?.1.starts_with("0 Datasets"));
+        has_files(2).await?;
+        ensure!(notify("hush", "images/3.bin").await?.1.starts_with("1 Dataset"));
+        has_files(3).await
+    })
+}

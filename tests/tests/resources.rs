@@ -117,6 +117,12 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (dataset(good, &json!({"cache": {"quota": "-5Gi"}})), "quota must be a positive quantity"),
         (dataset(good, &json!({"cache": {"priority": 1001}})), "priority"),
         (dataset(good, &json!({"cache": {"pinned": "always"}})), "pinned"),
+        (dataset(good, &json!({"cache": {"replicas": -1}})), "replicas"),
+        (dataset(good, &json!({"cache": {"maxReplicas": 3}})), "maxReplicas must be at least replicas"),
+        (
+            dataset(good, &json!({"cache": {"replicas": 4, "maxReplicas": 3}})),
+            "maxReplicas must be at least replicas",
+        ),
         (dataset(good, &json!({"reffresh": "10m"})), "reffresh"),
     ] {
         match apply(&kube, "Dataset", spec.clone()).await {
@@ -135,6 +141,9 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (json!({"dataset": {"name": "images"}, "activeDeadlineSeconds": 0}), "activeDeadlineSeconds"),
         (json!({"dataset": {"name": "images"}, "ttlSecondsAfterFinished": -1}), "ttlSecondsAfterFinished"),
         (json!({"dataset": {"name": "images"}, "suspend": "now"}), "suspend"),
+        (json!({"dataset": {"name": "images"}, "what": "Both"}), "what"),
+        (json!({"dataset": {"name": "images"}, "what": "Metadata"}), "cannot be changed"),
+        (json!({"dataset": {"name": "images"}, "what": "Metadata", "paths": ["a/**"]}), "paths are for data"),
     ] {
         match apply(&kube, "Warmup", spec.clone()).await {
             Ok(_) => bail!("accepted: {spec}"),

@@ -53,6 +53,8 @@ pub struct DatasetFacts {
     pub share_with: Vec<String>,
     /// Nodes that may cache it; all when empty.
     pub node_selector: BTreeMap<String, String>,
+    /// How many nodes are to hold all of it, pods or not; none when `None`.
+    pub replicas: Option<usize>,
 }
 
 pub(super) struct Dataset {
@@ -101,6 +103,7 @@ impl ClusterIndex {
         };
         if changed {
             self.inherit(name);
+            self.want_replicas(name);
             self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();
@@ -135,6 +138,7 @@ impl ClusterIndex {
                     self.namesakes.remove(&name.name);
                 }
             }
+            self.want_replicas(name);
             self.rechoose_warmups_of(name);
             self.nodes.invalidate_all_orders();
             self.drop_unused_versions();

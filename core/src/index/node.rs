@@ -14,7 +14,7 @@ pub struct NodeFacts {
     pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Whether new pods may go there: not cordoned.
+    /// Whether new pods may go there: neither cordoned nor lost.
     pub schedulable: bool,
 }
 

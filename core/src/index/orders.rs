@@ -4,13 +4,16 @@
 use super::datasets::Dataset;
 use super::node::CachedOrders;
 use super::removal::Endings;
-use super::{ClusterIndex, DatasetName, Millis};
+use super::{ClusterIndex, DatasetName, Millis, replicas};
 use crate::manifest::ManifestHash;
 use crate::selection::Selection;
 use crate::wire::report::{Adoption, Orders, POD_PRIORITY, PodVersion, Want};
 use hashbrown::{HashMap, HashSet};
 use std::cell::LazyCell;
 use std::sync::Arc;
+
+/// How often it is looked at whether a node is to stand in for others that hold less, milliseconds.
+pub(super) const STAND_IN_FOR: u64 = 5_000;
 
 /// A version that a node has reported for less than this, milliseconds, is never retired.
 const RETIRE_AFTER: u64 = 60_000;
@@ -65,13 +68,28 @@ impl ClusterIndex {
                 }
             }
         }
+        // Versions of which the node is to know the list.
+        let mut lists = Vec::new();
         let chosen_by = self.warmups_by_node.get(node).into_iter().flatten();
         for warmup in chosen_by.filter_map(|uid| self.warmups.get(uid)) {
             if let Some(dataset) = self.datasets.get(&warmup.facts.dataset)
                 && let Some(current) = dataset.facts.manifest
             {
                 let priority = warmup.facts.priority.min(POD_PRIORITY - 1);
-                add(warmup.facts.dataset.clone(), dataset, current, &warmup.facts.selection, priority);
+                let name = warmup.facts.dataset.clone();
+                match &warmup.facts.selection {
+                    Some(selection) => add(name, dataset, current, selection, priority),
+                    None => lists.push(Adoption { manifest: current, dataset: name.to_string() }),
+                }
+            }
+        }
+        let mut until: Option<Millis> = None;
+        for (name, dataset) in self.replicated_at(node) {
+            until = Some(Millis(now.0 + STAND_IN_FOR));
+            if let Some(current) = dataset.facts.manifest
+                && self.stands_in(now, node, &name, dataset)
+            {
+                add(name, dataset, current, &Selection::all(), replicas::PRIORITY);
             }
         }
         let mut wants: Vec<Want> = wants.into_values().collect();
@@ -87,9 +105,27 @@ impl ClusterIndex {
         });
         versions.sort_by(|a, b| (&a.pod, &a.dataset).cmp(&(&b.pod, &b.dataset)));
         let evictions = self.evictions_of(node);
-        let mut orders = Orders { wants, versions: Some(versions), evictions, ..Orders::default() };
-        let until = self.add_successions(now, node, &mut orders);
-        (orders, until)
+        let reports = |list: &Adoption| {
+            self.nodes.by_name(node).is_some_and(|node| node.reported.contains_key(&list.manifest))
+        };
+        lists.retain(|list| !reports(list));
+        let mut orders =
+            Orders { wants, versions: Some(versions), evictions, adopt: lists, ..Orders::default() };
+        let succeeds = self.add_successions(now, node, &mut orders);
+        (orders, succeeds.into_iter().chain(until).min())
+    }
+
+    /// The datasets that are to have replicas, elsewhere than on `node`, which has something of them.
+    fn replicated_at(&self, node: &str) -> impl Iterator<Item = (DatasetName, &Dataset)> {
+        let reported = self.nodes.by_name(node).into_iter().flat_map(|node| &node.reported);
+        reported.filter_map(move |(hash, reported)| {
+            let name = DatasetName::parse(&reported.dataset)?;
+            let dataset = self.datasets.get(&name)?;
+            let is_chosen =
+                || self.warmups.get(&replicas::key(&name)).is_some_and(|w| w.chosen.contains(node));
+            let is_here = dataset.facts.replicas.is_some() && dataset.facts.manifest == Some(*hash);
+            (is_here && !is_chosen()).then_some((name, dataset))
+        })
     }
 
     /// Adds the versions that `node` should know besides, and those that it may

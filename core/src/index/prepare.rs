@@ -44,7 +44,7 @@ impl ClusterIndex {
     /// What has to be found before [`Self::warmup_progress`] can answer.
     pub fn unprepared_warmup(&self, uid: &str) -> Option<Unprepared> {
         let facts = &self.warmups.get(uid)?.facts;
-        self.unprepared_part(self.datasets.get(&facts.dataset)?.facts.manifest?, &facts.selection)
+        self.unprepared_part(self.datasets.get(&facts.dataset)?.facts.manifest?, facts.selection.as_ref()?)
     }
 
     fn unprepared_part(&self, hash: ManifestHash, selection: &Selection) -> Option<Unprepared> {

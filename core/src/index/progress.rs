@@ -1,6 +1,8 @@
 //! How far datasets and warm-ups are, for their statuses.
 
 use super::node::Node;
+use super::version::Version;
+use super::warmups::Warmup;
 use super::{ClusterIndex, DatasetName, Millis, NodeId};
 use crate::manifest::{Manifest, ManifestHash};
 use crate::selection::Selection;
@@ -120,7 +122,10 @@ impl ClusterIndex {
             });
             return Some(progress);
         };
-        let selection = &warmup.facts.selection;
+        let Some(selection) = &warmup.facts.selection else {
+            self.add_lists(now, warmup, version, &mut progress);
+            return Some(progress);
+        };
         let counted = version.counted(selection)?;
         let (bytes, files) = (counted.selected.bytes, counted.selected.files);
         if files == 0 {
@@ -166,14 +171,28 @@ impl ClusterIndex {
         let warmup = self.warmups.get(uid)?;
         let hash = self.datasets.get(&warmup.facts.dataset)?.facts.manifest?;
         let version = self.versions.get(&hash)?;
-        let counted = version.counted(&warmup.facts.selection)?;
-        let selected = &counted.selected;
-        let holds = |(id, _): (NodeId, _)| {
-            counted.by_node.get(&id).copied().unwrap_or(0) == selected.bytes && version.reported_by(id)
-        };
-        let all = warmup.chosen.iter().all(|name| self.live(name, now).is_some_and(holds));
         let nodes = warmup.chosen.len();
-        (all && nodes > 0 && selected.files > 0).then_some((nodes, selected.bytes * nodes as u64))
+        let all_hold = |holds: &dyn Fn(NodeId) -> bool| {
+            let mut chosen = warmup.chosen.iter();
+            nodes > 0 && chosen.all(|name| self.live(name, now).is_some_and(|(id, _)| holds(id)))
+        };
+        let Some(selection) = &warmup.facts.selection else {
+            return all_hold(&|id| version.reported_by(id)).then_some((nodes, 0));
+        };
+        let counted = version.counted(selection)?;
+        let selected = &counted.selected;
+        let holds =
+            |id| counted.by_node.get(&id).copied().unwrap_or(0) == selected.bytes && version.reported_by(id);
+        (selected.files > 0 && all_hold(&holds)).then_some((nodes, selected.bytes * nodes as u64))
+    }
+
+    /// How far a warm-up is that wants the list of files only.
+    fn add_lists(&self, now: Millis, warmup: &Warmup, version: &Version, progress: &mut WarmupProgress) {
+        let files = version.manifest.as_ref().map_or(0, |manifest| manifest.file_count() as u64);
+        let live = warmup.chosen.iter().filter_map(|name| self.live(name, now));
+        progress.nodes_done = live.filter(|(id, _)| version.reported_by(*id)).count();
+        progress.files_total = files * progress.nodes_wanted as u64;
+        progress.files_done = files * progress.nodes_done as u64;
     }
 
     /// What `node` lacks of the warm-up `uid`.
@@ -181,7 +200,7 @@ impl ClusterIndex {
         let facts = &self.warmups.get(uid)?.facts;
         let version = self.versions.get(&self.datasets.get(&facts.dataset)?.facts.manifest?)?;
         let manifest = version.manifest.clone()?;
-        let selected = &version.counted(&facts.selection)?.selected;
+        let selected = &version.counted(facts.selection.as_ref()?)?.selected;
         let held = version.held_by(self.nodes.id(node)?)?;
         let blocks = selected.missing(&manifest, held);
         Some(WarmupMissing { blocks, files: selected.files, manifest })

@@ -136,7 +136,7 @@ mod tests {
             WarmupFacts {
                 subject: "w".to_owned(),
                 dataset: name(),
-                selection: Selection::all(),
+                selection: Some(Selection::all()),
                 node_selector: BTreeMap::new(),
                 replicas: None,
                 priority: 0,

@@ -307,7 +307,7 @@ fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
         WarmupFacts {
             subject: "w".to_owned(),
             dataset: name(),
-            selection: Selection::all(),
+            selection: Some(Selection::all()),
             node_selector: BTreeMap::new(),
             replicas: None,
             priority: 5,
@@ -570,4 +570,35 @@ fn asked_twice_is_counted_once() {
     let demand = demand(&["train/0", "train/*"]);
     let (index, ..) = cluster(&[]);
     assert_eq!(index.weigh(Millis(0), &demand).requested, 3 * (BLOCK_SIZE + HALF));
+}
+
+#[test]
+fn a_warm_up_of_metadata_brings_the_list_and_no_bytes() {
+    let (mut index, hash, manifest) = cluster(&["a", "b"]);
+    index.apply(Millis(0), snapshot("a", &[]));
+    index.apply(Millis(0), snapshot("b", &[(hash, &[])]));
+    index.set_warmup(
+        "w",
+        WarmupFacts {
+            subject: "w".to_owned(),
+            dataset: name(),
+            selection: None,
+            node_selector: BTreeMap::new(),
+            replicas: None,
+            priority: 5,
+        },
+    );
+    let orders = index.orders(Millis(0), "a").0;
+    assert_eq!(orders.adopt, [Adoption { manifest: hash, dataset: "ns/set".to_owned() }]);
+    assert_eq!(orders.wants, []);
+    assert_eq!(index.orders(Millis(0), "b").0.adopt, [], "it has it");
+    let progress = index.warmup_progress(Millis(0), "w").unwrap();
+    assert_eq!((progress.nodes_wanted, progress.nodes_done, progress.files_done), (2, 1, 4));
+    assert_eq!(index.warmup_done(Millis(0), "w"), None);
+    index.apply(Millis(0), delta("a", 1, hash, &[], &[]));
+    assert_eq!(index.orders(Millis(0), "a").0.adopt, []);
+    let progress = index.warmup_progress(Millis(0), "w").unwrap();
+    assert_eq!((progress.nodes_done, progress.files_done, progress.files_total), (2, 8, 8));
+    assert_eq!((progress.bytes_total, manifest.file_count()), (0, 4));
+    assert_eq!(index.warmup_done(Millis(0), "w"), Some((2, 0)));
 }

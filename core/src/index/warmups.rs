@@ -15,8 +15,8 @@ pub struct WarmupFacts {
     pub subject: String,
     /// Which Dataset.
     pub dataset: DatasetName,
-    /// Which part of it.
-    pub selection: Selection,
+    /// The files whose bytes are wanted; only the list of all files when `None`.
+    pub selection: Option<Selection>,
     /// Nodes that may be chosen; all when empty.
     pub node_selector: BTreeMap<String, String>,
     /// How many of them; all when `None`.
@@ -93,9 +93,9 @@ impl ClusterIndex {
 
     fn put_choice(&mut self, uid: &str, chosen: HashSet<Arc<str>>) {
         let Some(warmup) = self.warmups.get_mut(uid) else { return };
-        let (dataset, selection) = (&warmup.facts.dataset, &warmup.facts.selection);
+        let (dataset, selection) = (&warmup.facts.dataset, warmup.facts.selection.as_ref());
         for node in warmup.chosen.difference(&chosen) {
-            self.fetching.remove(dataset, selection, node);
+            selection.inspect(|selection| self.fetching.remove(dataset, selection, node));
             self.nodes.invalidate_orders(node);
             if let Some(uids) = self.warmups_by_node.get_mut(node) {
                 uids.remove(uid);
@@ -105,7 +105,7 @@ impl ClusterIndex {
             }
         }
         for node in chosen.difference(&warmup.chosen) {
-            self.fetching.add(dataset.clone(), selection, node);
+            selection.inspect(|selection| self.fetching.add(dataset.clone(), selection, node));
             self.nodes.invalidate_orders(node);
             self.warmups_by_node.entry(node.clone()).or_default().insert(uid.to_owned());
         }
@@ -160,7 +160,7 @@ mod tests {
         WarmupFacts {
             subject: "w".to_owned(),
             dataset: DatasetName::new("n", "d"),
-            selection: Selection::all(),
+            selection: Some(Selection::all()),
             node_selector: selector(labelled),
             replicas,
             priority: 0,

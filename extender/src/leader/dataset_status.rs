@@ -2,13 +2,16 @@
 
 use super::{Duties, apply_status};
 use crate::watch::{is_ending, name_of};
-use hearth_api::{ConditionStatus, Dataset, WarmStatus, set_condition};
-use hearth_core::index::DatasetWarmth;
+use hearth_api::{ConditionStatus, Dataset, ReplicasStatus, WarmStatus, set_condition};
+use hearth_core::index::{ClusterIndex, DatasetName, DatasetWarmth, Replicas};
+use hearth_core::scaling::Scaling;
 use hearth_core::score;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
+use kube::{Api, ResourceExt};
 use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Statuses are looked at so often: changes in between are written as one.
@@ -17,8 +20,16 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Our part of a Dataset's status; the one who lists writes the rest.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Part {
-    pub(super) warm: Option<WarmStatus>,
-    pub(super) conditions: Vec<Condition>,
+    warm: Option<WarmStatus>,
+    replicas: Option<ReplicasStatus>,
+    conditions: Vec<Condition>,
+}
+
+/// What a Part says in numbers.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    warm: Option<WarmStatus>,
+    replicas: Option<ReplicasStatus>,
 }
 
 impl Part {
@@ -26,37 +37,70 @@ impl Part {
     /// stands there already.
     pub(super) fn with(
         dataset: &Dataset,
-        warm: Option<WarmStatus>,
+        Numbers { warm, replicas }: Numbers,
         (status, reason, message): (ConditionStatus, &str, String),
         now: Timestamp,
     ) -> Option<Self> {
         let before = dataset.status.as_ref();
-        let before_warm = before.and_then(|status| status.warm.as_ref());
+        let numbers_before = before.map(|status| (&status.warm, &status.replicas));
         let said = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let mut conditions: Vec<Condition> =
             said.iter().filter(|condition| condition.type_ == "Ready").cloned().collect();
         set_condition(&mut conditions, "Ready", status, reason, message, dataset.metadata.generation, now);
-        let same = before_warm == warm.as_ref() && conditions.iter().all(|one| said.contains(one));
-        (!same).then_some(Self { warm, conditions })
+        let same = numbers_before.unwrap_or((&None, &None)) == (&warm, &replicas)
+            && conditions.iter().all(|one| said.contains(one));
+        (!same).then_some(Self { warm, replicas, conditions })
     }
 }
 
 impl Duties {
     pub(super) async fn dataset_statuses(&self) {
+        let mut scalings: HashMap<String, Scaling> = HashMap::new();
         loop {
             // What is said of those that are being deleted, `removal` says.
-            for dataset in self.known.datasets().iter().filter(|dataset| !is_ending(dataset)) {
-                self.dataset_status(dataset).await;
+            let mut datasets = self.known.datasets();
+            datasets.retain(|dataset| !is_ending(dataset));
+            let mut wanted = self.replicas_wanted(&datasets, &mut scalings);
+            for dataset in &datasets {
+                self.dataset_status(dataset, wanted.remove(&name_of(dataset))).await;
             }
             tokio::time::sleep(EVERY).await;
         }
     }
 
-    async fn dataset_status(&self, dataset: &Dataset) {
+    /// How many replicas there are to be of the datasets that are to have any.
+    fn replicas_wanted(
+        &self,
+        datasets: &[Arc<Dataset>],
+        scalings: &mut HashMap<String, Scaling>,
+    ) -> HashMap<DatasetName, usize> {
+        let bounds = datasets.iter().filter_map(|dataset| Some((dataset, dataset.replica_bounds()?)));
+        let bounds: Vec<_> = bounds.collect();
+        if bounds.is_empty() {
+            scalings.clear();
+            return HashMap::new();
+        }
+        let now = self.state.now().monotonic;
+        let readers = self.state.read(ClusterIndex::reading_nodes);
+        let mut before = std::mem::take(scalings);
+        let wanted = bounds.into_iter().map(|(dataset, bounds)| {
+            let (name, uid) = (name_of(dataset), dataset.uid().unwrap_or_default());
+            let mut scaling = before.remove(&uid).unwrap_or_default();
+            let reading = readers.get(&name).copied().unwrap_or(0);
+            let wanted = scaling.next(now, bounds, dataset.replicas_wanted(), reading);
+            scalings.insert(uid, scaling);
+            (name, wanted)
+        });
+        wanted.collect()
+    }
+
+    async fn dataset_status(&self, dataset: &Dataset, replicas: Option<usize>) {
         let name = name_of(dataset);
         let now = self.state.now().monotonic;
-        let warmth = self.state.read(|index| index.dataset_warmth(now, &name));
-        let Some(part) = changed(dataset, warmth.as_ref(), Timestamp::now()) else { return };
+        let (warmth, there) =
+            self.state.read(|index| (index.dataset_warmth(now, &name), index.replicas(now, &name)));
+        let replicas = replicas.map(|wanted| replicas_status(wanted, there.unwrap_or_default()));
+        let Some(part) = changed(dataset, warmth.as_ref(), replicas, Timestamp::now()) else { return };
         let api: Api<Dataset> = Api::namespaced(self.client.clone(), &name.namespace);
         if let Err(why) = apply_status(&api, &name.name, &part).await {
             tracing::warn!(dataset = %name, "its status was not written: {why}");
@@ -64,8 +108,19 @@ impl Duties {
     }
 }
 
+fn replicas_status(wanted: usize, there: Replicas) -> ReplicasStatus {
+    let [wanted, nodes, warm] =
+        [wanted, there.chosen, there.whole].map(|count| i32::try_from(count).unwrap_or(i32::MAX));
+    ReplicasStatus { wanted, nodes, warm, summary: format!("{warm}/{wanted}") }
+}
+
 /// Our part of the status as it should be, when it is not so yet.
-fn changed(dataset: &Dataset, warmth: Option<&DatasetWarmth>, now: Timestamp) -> Option<Part> {
+fn changed(
+    dataset: &Dataset,
+    warmth: Option<&DatasetWarmth>,
+    replicas: Option<ReplicasStatus>,
+    now: Timestamp,
+) -> Option<Part> {
     let before = dataset.status.as_ref();
     let warm = warmth.map(|warmth| WarmStatus {
         nodes: i64::try_from(warmth.whole).unwrap_or(i64::MAX),
@@ -94,7 +149,7 @@ fn changed(dataset: &Dataset, warmth: Option<&DatasetWarmth>, now: Timestamp) ->
             }
         },
     };
-    Part::with(dataset, warm, condition, now)
+    Part::with(dataset, Numbers { warm, replicas }, condition, now)
 }
 
 #[cfg(test)]
@@ -107,15 +162,17 @@ mod tests {
         let spec: DatasetSpec =
             serde_json::from_value(serde_json::json!({"origins": [{"uri": "s3://bucket"}]})).unwrap();
         let mut dataset = Dataset::new("d", spec);
-        let part = changed(&dataset, None, Timestamp::UNIX_EPOCH).unwrap();
+        let part = changed(&dataset, None, None, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(
             (part.conditions[0].status.as_str(), part.conditions[0].reason.as_str()),
             ("False", "NotListed")
         );
         dataset.status = Some(DatasetStatus { conditions: part.conditions, ..DatasetStatus::default() });
-        assert_eq!(changed(&dataset, None, Timestamp::now()), None);
+        assert_eq!(changed(&dataset, None, None, Timestamp::now()), None);
         let warmth = DatasetWarmth { bytes: 100, whole: 1, some: 2, most: 100, troubles: Vec::new() };
-        let part = changed(&dataset, Some(&warmth), Timestamp::now()).unwrap();
+        let replicas = replicas_status(3, Replicas { chosen: 2, whole: 1 });
+        assert_eq!((replicas.nodes, replicas.summary.as_str()), (2, "1/3"));
+        let part = changed(&dataset, Some(&warmth), Some(replicas.clone()), Timestamp::now()).unwrap();
         assert_eq!(part.conditions[0].status, "True");
         assert_eq!(part.warm.as_ref().map(|warm| (warm.nodes, warm.most.as_str())), Some((1, "100%")));
     }

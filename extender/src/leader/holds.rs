@@ -1,7 +1,7 @@
 //! Which versions are held for the pods of owners, in the Datasets' statuses.
 
 use super::Duties;
-use super::answer::{Answer, answer};
+use crate::answer::{Answer, answer};
 use crate::watch::{current_of, held_of, is_ending, name_of};
 use hearth_api::{Dataset, HeldVersion};
 use hearth_core::hold::{Held, Known, MOST_HELD, Need, Unneeded};

@@ -2,7 +2,6 @@
 //! claims, makes Warmups by schedule, lets datasets go when they are deleted, and nudges
 //! kube-scheduler.
 
-mod answer;
 mod claims;
 mod cron;
 mod dataset_status;
@@ -14,10 +13,10 @@ mod removal;
 mod testing;
 mod warmup_status;
 
+use crate::answer::{Answer, answer};
 use crate::events::Recorder;
 use crate::state::State;
 use crate::watch::Known;
-use answer::{Answer, answer};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;

@@ -7,8 +7,8 @@
 //! event, without a hint function). Ours names a storage class that nobody has, lies
 //! in our own namespace, and means nothing to anybody else.
 
-use super::answer::answer;
 use super::{Duties, FIELD_MANAGER};
+use crate::answer::answer;
 use crate::watch::WaitingPod;
 use hearth_core::decide::{self, Now};
 use hearth_core::index::ClusterIndex;

@@ -4,9 +4,9 @@
 //! is also taken off when Hearth itself is uninstalled, which its namespace tells before
 //! anything else goes: nobody would be left to do it.
 
-use super::answer::{Answer, answer};
-use super::dataset_status::Part;
+use super::dataset_status::{Numbers, Part};
 use super::{Duties, SETTLED_AFTER, apply_status};
+use crate::answer::{Answer, answer};
 use crate::watch::{is_ending, name_of};
 use futures::{StreamExt, TryStreamExt};
 use hearth_api::{CACHED_DATA, ConditionStatus, Dataset};
@@ -150,7 +150,9 @@ impl Duties {
 
     async fn say(&self, dataset: &Dataset, message: String) -> Result<(), String> {
         let condition = (ConditionStatus::False, "Deleting", message);
-        let Some(part) = Part::with(dataset, None, condition, Timestamp::now()) else { return Ok(()) };
+        let Some(part) = Part::with(dataset, Numbers::default(), condition, Timestamp::now()) else {
+            return Ok(());
+        };
         apply_status(&self.api_of(dataset), &dataset.name_any(), &part).await
     }
 

@@ -201,6 +201,14 @@ fn does_not_fit(TooSmall { node, capacity, asked, nodes }: &TooSmall) -> String 
     )
 }
 
+/// By bytes; where only lists of files are wanted, by those.
+fn percent(progress: &WarmupProgress) -> u8 {
+    match progress.bytes_total {
+        0 => score::percent(progress.files_done, progress.files_total),
+        total => score::percent(progress.bytes_done, total),
+    }
+}
+
 /// The status as it should be.
 fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: Timestamp) -> WarmupStatus {
     let before = warmup.status.clone().unwrap_or_default();
@@ -244,10 +252,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         bytes_total: number(progress.bytes_total),
         files_done: number(progress.files_done),
         files_total: number(progress.files_total),
-        percent: progress
-            .problem
-            .is_none()
-            .then(|| format!("{}%", score::percent(progress.bytes_done, progress.bytes_total))),
+        percent: progress.problem.is_none().then(|| format!("{}%", percent(progress))),
         bytes_per_second: moving.then_some(per_second as i64),
         rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
         eta: moving.then(|| explain::duration(missing as f64 / per_second)),

@@ -102,6 +102,7 @@ fn facts_of(dataset: &Dataset) -> DatasetFacts {
         held,
         ending,
         share_with: spec.share_with.as_ref().map(|with| with.namespaces.clone()).unwrap_or_default(),
+        replicas: dataset.replicas_wanted(),
         node_selector: spec.cache.as_ref().map(|cache| cache.node_selector.clone()).unwrap_or_default(),
     }
 }

@@ -12,6 +12,9 @@ use std::sync::Arc;
 const CONTROL_PLANE_TAINTS: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
+/// Marks of nodes that are lost: what is on them is not to be had.
+const LOST_TAINTS: [&str; 2] = ["node.kubernetes.io/unreachable", "node.kubernetes.io/out-of-service"];
+
 pub(super) struct Nodes {
     state: Arc<State>,
 }
@@ -60,7 +63,9 @@ impl Follower<Node> for Nodes {
 fn facts_of(node: Node) -> NodeFacts {
     let spec = node.spec.unwrap_or_default();
     let closed = spec.taints.iter().flatten().any(|taint| {
-        CONTROL_PLANE_TAINTS.contains(&taint.key.as_str()) && taint.effect != "PreferNoSchedule"
+        let key = taint.key.as_str();
+        (CONTROL_PLANE_TAINTS.contains(&key) || LOST_TAINTS.contains(&key))
+            && taint.effect != "PreferNoSchedule"
     });
     NodeFacts {
         uid: node.metadata.uid.unwrap_or_default(),
@@ -82,12 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn cordoned_nodes_and_control_planes_take_no_data_and_tainted_workers_do() {
+    fn cordoned_and_lost_nodes_and_control_planes_take_no_data_and_tainted_workers_do() {
         let taint = |key: &str| serde_json::json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
         for (spec, schedulable) in [
             (serde_json::json!({}), true),
             (serde_json::json!({"unschedulable": true}), false),
             (taint("node-role.kubernetes.io/control-plane"), false),
+            (taint("node.kubernetes.io/unreachable"), false),
+            (taint("node.kubernetes.io/not-ready"), true),
             (taint("nvidia.com/gpu"), true),
         ] {
             assert_eq!(facts_of(node("n", &spec)).schedulable, schedulable, "{spec}");

@@ -4,7 +4,7 @@ use super::follow::Follower;
 use super::known::Known;
 use super::runs::owner_of;
 use crate::state::State;
-use hearth_api::{InvalidSpec, Warmup};
+use hearth_api::{InvalidSpec, Warmup, WarmupWhat};
 use hearth_core::index::{DatasetName, WarmupFacts};
 use kube::ResourceExt;
 use std::collections::HashSet;
@@ -67,7 +67,10 @@ fn facts_of(warmup: &Warmup) -> Result<WarmupFacts, InvalidSpec> {
     Ok(WarmupFacts {
         subject,
         dataset: DatasetName::new(warmup.namespace().unwrap_or_default(), warmup.spec.dataset.name.clone()),
-        selection: warmup.selection()?,
+        selection: match warmup.spec.what {
+            WarmupWhat::Data => Some(warmup.selection()?),
+            WarmupWhat::Metadata => None,
+        },
         node_selector: nodes.node_selector,
         replicas: nodes.replicas.map(|replicas| usize::try_from(replicas).unwrap_or(0)),
         priority: warmup.spec.priority,

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 /// How often a Dataset that is never listed again is seen to: that its manifest is
 /// still to be had.
 const NEVER: Duration = Duration::from_secs(600);
+/// How long a store's notice waits for the next ones: uploads come in crowds.
+const CROWD: Duration = Duration::from_secs(2);
 
 /// `namespace/name`.
 pub(super) type Name = String;
@@ -21,12 +23,47 @@ struct Entry {
     /// What it is listed from, as places are counted.
     origin: String,
     due: Instant,
+    /// When it was last taken to be listed.
+    begun: Instant,
+    /// A notice makes it due no earlier: no Dataset is listed more than half of the time.
+    rests_until: Instant,
     running: bool,
-    /// The spec changed while it was being listed.
-    stale: bool,
+    /// It was asked for anew while it was being listed.
+    stale: Option<Asked>,
     /// It was not listed when that was last tried.
     failed: bool,
     backoff: ExponentialBackoff,
+}
+
+/// Why a Dataset is to be listed before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// A store says that objects have changed.
+    ByNotice,
+    /// Somebody changed the spec, or the annotation that is there for this.
+    ByHand,
+}
+
+impl Asked {
+    /// What the later state of a Dataset asks for that the earlier one did not.
+    fn between(before: &Dataset, after: &Dataset) -> Option<Self> {
+        let is_same_spec =
+            before.uid() == after.uid() && before.metadata.generation == after.metadata.generation;
+        let (before, after) = (before.refresh_request(), after.refresh_request());
+        match is_same_spec {
+            true if before == after => None,
+            true if before.and_then(|r| r.annotation) == after.and_then(|r| r.annotation) => {
+                Some(Self::ByNotice)
+            }
+            _ => Some(Self::ByHand),
+        }
+    }
+}
+
+impl Entry {
+    fn after_notice(&self, now: Instant) -> Instant {
+        self.rests_until.max(now + CROWD)
+    }
 }
 
 /// What became of one listing.
@@ -110,16 +147,23 @@ impl Agenda {
         }
         match self.entries.get_mut(&name) {
             Some(entry) => {
-                let same = entry.dataset.uid() == dataset.uid()
-                    && entry.dataset.metadata.generation == dataset.metadata.generation;
+                // Its own writes come back by the watch: they are no reason to list.
+                let asked = Asked::between(&entry.dataset, &dataset);
                 entry.origin = slots::origin_of(&dataset);
                 entry.dataset = dataset;
-                // Its own writes come back by the watch: only a new spec is a reason to list.
-                if !same {
-                    entry.stale = entry.running;
-                    entry.failed = false;
-                    entry.backoff = backoff();
-                    self.set_due(&name, now);
+                match asked {
+                    Some(asked) if entry.running => entry.stale = entry.stale.max(Some(asked)),
+                    Some(Asked::ByHand) => {
+                        entry.failed = false;
+                        entry.backoff = backoff();
+                        self.set_due(&name, now);
+                    }
+                    Some(Asked::ByNotice) if !entry.failed => {
+                        let due = entry.due.min(entry.after_notice(now));
+                        self.set_due(&name, due);
+                    }
+                    // What failed is tried again soon enough.
+                    Some(Asked::ByNotice) | None => {}
                 }
             }
             None => {
@@ -127,8 +171,10 @@ impl Agenda {
                     origin: slots::origin_of(&dataset),
                     dataset,
                     due: now,
+                    begun: now,
+                    rests_until: now,
                     running: false,
-                    stale: false,
+                    stale: None,
                     failed: false,
                     backoff: backoff(),
                 };
@@ -159,7 +205,8 @@ impl Agenda {
         let entry = entries.get_mut(&name)?;
         queue.remove(&(entry.due, name.clone()));
         entry.running = true;
-        entry.stale = false;
+        entry.begun = now;
+        entry.stale = None;
         Some((name, entry.dataset.clone()))
     }
 
@@ -178,22 +225,24 @@ impl Agenda {
         // One that was made again meanwhile is not the one that was listed.
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.running) else { return };
         entry.running = false;
-        if let Some(written) = written
-            && written.uid() == entry.dataset.uid()
-            && written.metadata.generation == entry.dataset.metadata.generation
-        {
+        entry.rests_until = now + (now - entry.begun);
+        // What the watch has brought meanwhile may be newer.
+        if let Some(written) = written.filter(|_| entry.stale.is_none()) {
+            // Whoever asked just now is in what was written: the watch's event will be no news.
+            entry.stale = Asked::between(&entry.dataset, &written);
             entry.dataset = Arc::new(written);
         }
         let interval = entry.dataset.refresh_interval().unwrap_or(None);
         let due = match (entry.stale, succeeded) {
-            (true, _) => now,
-            (false, true) => {
-                entry.backoff = backoff();
-                now + interval.unwrap_or(NEVER)
-            }
-            (false, false) => now + entry.backoff.next().unwrap_or(NEVER),
+            (Some(Asked::ByHand), _) => now,
+            (Some(Asked::ByNotice), true) => entry.after_notice(now),
+            (None, true) => now + interval.unwrap_or(NEVER),
+            (Some(Asked::ByNotice) | None, false) => now + entry.backoff.next().unwrap_or(NEVER),
         };
-        entry.failed = !succeeded && !entry.stale;
+        if succeeded {
+            entry.backoff = backoff();
+        }
+        entry.failed = !succeeded && entry.stale != Some(Asked::ByHand);
         self.set_due(name, due);
     }
 }
@@ -202,7 +251,7 @@ impl Agenda {
 mod tests {
     use super::*;
     use hearth_api::DatasetSpec;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
     use k8s_openapi::jiff::Timestamp;
 
     fn dataset(name: &str, generation: i64, refresh: &str) -> Dataset {
@@ -234,6 +283,62 @@ mod tests {
         assert!(agenda.take_due(now).is_none(), "its own status is no reason");
         agenda.applied(dataset("a", 2, "10m"), now);
         assert!(agenda.take_due(now).is_some(), "a new spec is");
+    }
+
+    fn annotated(mut dataset: Dataset, value: &str) -> Dataset {
+        dataset.annotations_mut().insert(hearth_api::REFRESH.to_owned(), value.to_owned());
+        dataset
+    }
+
+    fn notified(mut dataset: Dataset, second: i64) -> Dataset {
+        let at = Timestamp::from_second(second).unwrap();
+        dataset.status.get_or_insert_default().notified_at = Some(MicroTime(at));
+        dataset
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_is_heard_at_once_and_a_store_after_its_crowd() {
+        let never = || dataset("a", 1, "Never");
+        let (mut now, mut agenda) = (Instant::now(), Agenda::default());
+        let list = |agenda: &mut Agenda, now| {
+            assert!(agenda.take_due(now).is_some());
+            agenda.ended(&"ns/a".into(), ending(None, true), now);
+        };
+        agenda.applied(never(), now);
+        list(&mut agenda, now);
+        agenda.applied(annotated(never(), "1"), now);
+        list(&mut agenda, now);
+        agenda.applied(annotated(never(), "1"), now);
+        assert!(agenda.take_due(now).is_none(), "it was heard");
+        agenda.applied(annotated(never(), "2"), now);
+        list(&mut agenda, now);
+        for second in [1, 2] {
+            agenda.applied(notified(annotated(never(), "2"), second), now);
+            assert_eq!(agenda.next_look(now), Some(now + CROWD));
+        }
+        now += CROWD;
+        assert!(agenda.take_due(now).is_some());
+        // Asked for while it is listed: it rests for as long as that took.
+        agenda.applied(notified(annotated(never(), "2"), 3), now);
+        now += Duration::from_secs(60);
+        agenda.ended(&"ns/a".into(), ending(None, true), now);
+        assert_eq!(agenda.next_look(now), Some(now + Duration::from_secs(60)));
+        agenda.applied(notified(annotated(never(), "3"), 3), now);
+        assert!(agenda.take_due(now).is_some(), "not so for people");
+        // What its own write brings back may be news.
+        agenda.ended(&"ns/a".into(), ending(Some(notified(annotated(never(), "4"), 3)), true), now);
+        list(&mut agenda, now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notices_of_a_store_that_cannot_be_listed_do_not_hurry() {
+        let (now, mut agenda) = (Instant::now(), Agenda::default());
+        agenda.applied(dataset("a", 1, "Never"), now);
+        agenda.take_due(now).unwrap();
+        agenda.ended(&"ns/a".into(), ending(None, false), now);
+        let due = agenda.next_look(now);
+        agenda.applied(notified(dataset("a", 1, "Never"), 1), now);
+        assert_eq!(agenda.next_look(now), due);
     }
 
     #[tokio::test(start_paused = true)]

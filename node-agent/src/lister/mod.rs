@@ -1,7 +1,7 @@
 //! Lists origins for the cluster, while this agent holds the Lease for it.
 //!
-//! Each Dataset is listed when it is new, when its spec changes and at its
-//! interval; several at a time, so that one slow origin delays no other (`slots`). A version
+//! Each Dataset is listed when it is new, when its spec changes, when somebody or its store
+//! asks for it, and at its interval; several at a time, so that one slow origin delays no other (`slots`). A version
 //! is stored, offered to the extenders and only then named in the status, so that
 //! whoever reads the name finds the manifest.
 
@@ -167,9 +167,9 @@ impl Lister {
         }
         let Some(status) = &dataset.status else { return true };
         let hash = status.version.as_ref().and_then(|version| ManifestHash::parse(&version.manifest));
-        let Some(hash) = hash.filter(|_| status.observed_generation == dataset.metadata.generation) else {
-            return true;
-        };
+        let is_as_asked = status.observed_generation == dataset.metadata.generation
+            && status.observed_refresh == dataset.refresh_request();
+        let Some(hash) = hash.filter(|_| is_as_asked) else { return true };
         match self.manifests.adopted(hash, name).await {
             Ok(_) => false,
             Err(error) => {

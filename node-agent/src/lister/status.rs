@@ -72,6 +72,7 @@ pub(super) fn after(
                 example: example.clone(),
             });
             status.observed_generation = dataset.metadata.generation;
+            status.observed_refresh = dataset.refresh_request();
         }
         // The version from before stays: what is cached of it is as good as it was.
         Err(failure) => {
@@ -80,6 +81,7 @@ pub(super) fn after(
             status.skipped = before.skipped;
             status.missing = before.missing;
             status.observed_generation = before.observed_generation;
+            status.observed_refresh = before.observed_refresh;
         }
     }
     status
@@ -90,6 +92,7 @@ pub(super) fn is_current(dataset: &Dataset, wanted: &DatasetStatus) -> bool {
     let Some(status) = &dataset.status else { return false };
     let listed = status.conditions.iter().filter(|condition| condition.type_ == LISTED);
     status.observed_generation == wanted.observed_generation
+        && status.observed_refresh == wanted.observed_refresh
         && status.version == wanted.version
         && status.skipped == wanted.skipped
         && status.missing == wanted.missing

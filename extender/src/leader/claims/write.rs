@@ -1,9 +1,9 @@
 //! Carries single actions out, and says what became of them.
 
 use super::super::FIELD_MANAGER;
-use super::super::answer::{Answer, answer};
 use super::objects::{Place, VOLUME_UID, is_ours};
 use super::plan::Action;
+use crate::answer::{Answer, answer};
 use hearth_core::annotation::CLAIM_PREFIX;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};

@@ -4,8 +4,8 @@
 mod objects;
 mod status;
 
-use super::answer::{Answer, answer};
 use super::{Duties, FIELD_MANAGER, apply_status, delete_seen};
+use crate::answer::{Answer, answer};
 use crate::watch::{Follower, follow, owner_of};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;

@@ -1,0 +1,158 @@
+//! How many nodes keep a dataset as its spec wants, pods or not: a warm-up that nobody wrote.
+//!
+//! The data comes to its new place before it may go from the old one: nodes that have all of it
+//! and are not chosen keep it while too few of the chosen ones are done.
+
+use super::datasets::Dataset;
+use super::{ClusterIndex, DatasetName, Millis, WarmupFacts};
+use crate::placement;
+use crate::selection::Selection;
+use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Below what any Warmup can ask for: somebody waits for those.
+pub(super) const PRIORITY: i32 = -1_001;
+
+/// How far the replicas of a dataset are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Nodes that are to hold all of it: as many as wanted, or as there are.
+    pub chosen: usize,
+    /// Of those, nodes that do.
+    pub whole: usize,
+}
+
+/// By what the warm-up of a dataset's replicas is known; no UID has a slash.
+pub(super) fn key(name: &DatasetName) -> String {
+    name.to_string()
+}
+
+impl ClusterIndex {
+    /// How many replicas a dataset is to have may have changed.
+    pub(super) fn want_replicas(&mut self, name: &DatasetName) {
+        let wanted = self.datasets.get(name).and_then(|dataset| dataset.facts.replicas);
+        let Some(replicas) = wanted else { return self.remove_warmup(&key(name)) };
+        let facts = WarmupFacts {
+            subject: key(name),
+            dataset: name.clone(),
+            selection: Some(Selection::all()),
+            node_selector: BTreeMap::new(),
+            replicas: Some(replicas),
+            priority: PRIORITY,
+        };
+        self.set_warmup(&key(name), facts);
+    }
+
+    /// How far the replicas of a dataset are; `None` when it is to have none, or has no version here.
+    pub fn replicas(&self, now: Millis, name: &DatasetName) -> Option<Replicas> {
+        let chosen = &self.warmups.get(&key(name))?.chosen;
+        let whole = self.whole_holders(now, self.datasets.get(name)?)?;
+        Some(Replicas { chosen: chosen.len(), whole: whole.filter(|node| chosen.contains(*node)).count() })
+    }
+
+    /// Whether `node` is to keep a dataset that it has all of, since too few of the nodes that are
+    /// to have it do.
+    pub(super) fn stands_in(&self, now: Millis, node: &str, name: &DatasetName, dataset: &Dataset) -> bool {
+        let Some(wanted) = dataset.facts.replicas else { return false };
+        let Some(warmup) = self.warmups.get(&key(name)) else { return false };
+        let Some(whole) = self.whole_holders(now, dataset) else { return false };
+        let (chosen, others): (Vec<&str>, Vec<&str>) =
+            whole.map(|node| &**node).partition(|node| warmup.chosen.contains(*node));
+        let missing = wanted.saturating_sub(chosen.len());
+        placement::choose(&warmup.facts.subject, others, Some(missing)).contains(&node)
+    }
+
+    /// The live nodes that hold all of a dataset's current version.
+    fn whole_holders(&self, now: Millis, dataset: &Dataset) -> Option<impl Iterator<Item = &Arc<str>>> {
+        let version = self.versions.get(&dataset.facts.manifest?)?;
+        let counted = version.counted(&Selection::all())?;
+        let holders = version.holders().filter(|(id, _)| {
+            let held = counted.by_node.get(id).copied().unwrap_or(0);
+            held == counted.selected.bytes && version.reported_by(*id)
+        });
+        let nodes = holders.filter_map(|(id, _)| self.nodes.get(id));
+        Some(nodes.filter(move |node| self.is_live(node, now)).map(|node| &node.name))
+    }
+
+    /// On how many nodes there are pods that ask for each dataset.
+    pub fn reading_nodes(&self) -> HashMap<DatasetName, usize> {
+        let mut nodes: HashMap<DatasetName, HashSet<&Arc<str>>> = HashMap::new();
+        for pod in self.pods.values() {
+            for asked in &pod.demand.asked {
+                if let Ok((name, _)) = self.resolve(&pod.demand.namespace, asked) {
+                    nodes.entry(name).or_default().insert(&pod.node);
+                }
+            }
+        }
+        nodes.into_iter().map(|(name, nodes)| (name, nodes.len())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster, dataset, delta, name, snapshot};
+    use super::*;
+    use crate::index::orders::STAND_IN_FOR;
+    use crate::index::{DatasetFacts, NodeFacts};
+    use crate::wire::report::Orders;
+
+    /// All blocks of its four files.
+    const WHOLE: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+    /// The nodes that are to hold the dataset, by their orders.
+    fn keepers(index: &mut ClusterIndex, now: u64) -> Vec<&'static str> {
+        let mut keeps = |node: &&str| {
+            let orders: Arc<Orders> = index.orders(Millis(now), node).0;
+            orders.wants.iter().any(|want| want.priority == PRIORITY)
+        };
+        ["a", "b", "c"].into_iter().filter(|node| keeps(node)).collect()
+    }
+
+    fn facts(node: &str, schedulable: bool) -> NodeFacts {
+        NodeFacts { uid: format!("uid-{node}"), schedulable, ..NodeFacts::default() }
+    }
+
+    #[test]
+    fn data_is_in_its_new_place_before_it_may_go_from_the_old() {
+        let (mut index, hash, _) = cluster(&["a", "b", "c"]);
+        index.set_datasets_synced();
+        for node in ["a", "b", "c"] {
+            index.apply(Millis(0), snapshot(node, &[(hash, &[])]));
+        }
+        let replicas = |count| DatasetFacts { replicas: count, ..dataset(hash) };
+        assert_eq!(keepers(&mut index, 0), [""; 0]);
+        index.set_dataset(&name(), replicas(Some(1)));
+        let chosen = keepers(&mut index, 0);
+        let [first] = chosen[..] else { panic!("{chosen:?}") };
+        assert_eq!(index.replicas(Millis(0), &name()), Some(Replicas { chosen: 1, whole: 0 }));
+        index.apply(Millis(0), delta(first, 1, hash, &WHOLE, &[]));
+        assert_eq!(index.replicas(Millis(0), &name()), Some(Replicas { chosen: 1, whole: 1 }));
+
+        // It is cordoned: another takes its place, and it stays until that is done.
+        index.set_node(first, facts(first, false));
+        let both = keepers(&mut index, 1);
+        let second = *both.iter().find(|node| **node != first).unwrap();
+        assert_eq!(both.len(), 2);
+        index.apply(Millis(2), delta(second, 1, hash, &WHOLE, &[]));
+        assert_eq!(keepers(&mut index, 2 + STAND_IN_FOR), [second]);
+        // The old place has come back, and still has it all.
+        index.set_node(first, facts(first, true));
+        assert_eq!(keepers(&mut index, 8_000), [first]);
+        index.set_dataset(&name(), replicas(None));
+        assert_eq!(keepers(&mut index, 8_000), [""; 0]);
+        assert_eq!(index.replicas(Millis(0), &name()), None);
+    }
+
+    #[test]
+    fn warm_ups_come_first_and_a_dataset_that_goes_wants_nothing() {
+        let (mut index, hash, _) = cluster(&["a"]);
+        index.apply(Millis(0), snapshot("a", &[]));
+        index.set_dataset(&name(), DatasetFacts { replicas: Some(9), ..dataset(hash) });
+        assert_eq!(index.orders(Millis(0), "a").0.wants[0].priority, PRIORITY);
+        assert_eq!(index.replicas(Millis(0), &name()), Some(Replicas { chosen: 1, whole: 0 }));
+        index.remove_dataset(&name());
+        assert_eq!(index.orders(Millis(0), "a").0.wants, []);
+        assert!(index.warmups.is_empty());
+    }
+}
