@@ -155,12 +155,11 @@ impl Fetcher {
         if request.over_quota {
             return Ok(Keeping::IfWorth { over_quota: true });
         }
-        // Whoever waits does not wait for room.
-        match self.store.reserve(bytes) {
-            Ok(reservation) => Ok(Keeping::Reserved(reservation)),
-            Err(error) if error.is_no_space() => Ok(Keeping::IfWorth { over_quota: false }),
-            Err(error) => Err(error.into()),
-        }
+        // Whoever waits does not wait for room, nor for a disk that fails.
+        Ok(match self.store.reserve(bytes) {
+            Ok(reservation) => Keeping::Reserved(reservation),
+            Err(_) => Keeping::IfWorth { over_quota: false },
+        })
     }
 }
 
@@ -235,7 +234,7 @@ impl Fetch<'_> {
             fetcher.blocks.keep((hash, number), data.clone());
         }
         fetcher.demands.hand_over(hash, number, &data);
-        let store = fetcher.store.clone();
+        let (store, blocks, spare) = (fetcher.store.clone(), fetcher.blocks.clone(), data.clone());
         let admitted = match self.keeping {
             Keeping::Reserved(_) => None,
             Keeping::IfWorth { over_quota } => {
@@ -257,8 +256,10 @@ impl Fetch<'_> {
                         }
                     },
                 };
-                store.write_block(&hash, file, index, data).await?;
-                Ok(true)
+                let written = store.write_block(&hash, file, index, data).await;
+                // Who reads next finds it there at least.
+                let written = written.inspect_err(|_| blocks.keep((hash, number), spare));
+                Ok(written.map(|()| true)?)
             };
             let result = kept.await;
             drop(memory);

@@ -299,7 +299,13 @@ impl Job {
             self.source = None;
         }
         // Readers are served on, only nothing of theirs is kept.
-        if error.kind() == TroubleKind::NoSpace && self.serves() {
+        let cannot_keep = match error.kind() {
+            TroubleKind::NoSpace => self.serves(),
+            // Unless it cannot even be prepared.
+            TroubleKind::Store => matches!(self.phase, Phase::Active),
+            _ => false,
+        };
+        if cannot_keep {
             if !self.is_full() {
                 self.full_until = Some(now + self.backoff.next().unwrap_or(RECHECK));
             }

@@ -314,6 +314,27 @@ async fn a_full_store_keeps_no_reader_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_nothing_keeps_no_reader_waiting() {
+    let world = World::new(&[("a", 10), ("b", 2000)]).await;
+    let (hash, manifest) = world.list().await;
+    let filling = world.start(&manifest, 2, None);
+    // No object can be made any more, whoever asks.
+    let objects = world.path().join("objects");
+    std::fs::remove_dir_all(&objects).unwrap();
+    std::fs::write(&objects, "no directory").unwrap();
+    filling.want(vec![want(hash, &[], 1)]);
+    filling.troubled(TroubleKind::Store).await;
+    for (path, content) in [("b", content(1, 2000)), ("a", content(0, 10)), ("b", content(1, 2000))] {
+        let number = manifest.find(path).unwrap().first_block;
+        let mut coming = filling.demands.wait_for(hash, number);
+        filling.demands.demand(hash, [number]);
+        assert!(coming.block().await == content, "{path}");
+        assert!(!filling.store.holds(&hash, number));
+    }
+    filling.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_used_up_keeps_no_reader_waiting() {
     let world = World::new(&[("a", 600), ("b", 600)]).await;
     let mut dataset = world.dataset();

@@ -201,28 +201,28 @@ impl Engine {
         hash: &ManifestHash,
         selection: &Selection,
     ) -> Result<RoaringBitmap, StoreError> {
-        let manifest = self.adopted(hash)?;
+        // Readers are served on when the disk fails, as long as somebody has the manifest.
+        let manifest = self.adopted(hash).or_else(|error| match error.is_disks() {
+            true => self.shared.manifests.load(hash)?.ok_or(error),
+            false => Err(error),
+        })?;
         let selected = Selected::find(&manifest, selection);
-        let missing = self.shared.inventory.with_adopted(hash, |held| selected.missing(&manifest, held));
-        missing.ok_or(StoreError::UnknownManifest(*hash))
+        let held = self.shared.inventory.shown(hash).ok_or(StoreError::UnknownManifest(*hash))?;
+        Ok(selected.missing(&manifest, &held))
     }
 
     pub(super) fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
-        self.shared.inventory.with_adopted(hash, Clone::clone)
+        self.shared.inventory.shown(hash)
     }
 
     pub(super) fn holds(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
-        self.shared.inventory.holds(hash, number) == Some(true)
+        self.shared.inventory.shows(hash, number)
     }
 
     pub(super) fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
         let manifest = self.adopted(hash)?;
         let Some(file) = manifest.file(file).filter(|file| file.size > 0) else { return Ok(None) };
-        let whole = self
-            .shared
-            .inventory
-            .with_adopted(hash, |held| held.contains_range(file.blocks()))
-            .unwrap_or(false);
+        let whole = self.shared.inventory.shown(hash).is_some_and(|held| held.contains_range(file.blocks()));
         Ok(whole.then(|| self.shared.layout.object(&manifest.object_id(&file))))
     }
 
@@ -371,9 +371,17 @@ impl Engine {
         let sum = crc32c::crc32c(data);
         let object = place.object;
         let pass = self.shared.gate.enter(object.id, block)?;
-        if self.shared.inventory.holds(&hash, place.number) == Some(true) {
-            reply(Ok(Written::Durable));
-            return Ok(());
+        let inventory = &self.shared.inventory;
+        if inventory.holds(&hash, place.number) == Some(true) {
+            // One that could not be read is looked at again: a whole file is never written.
+            let is_there = inventory.shows(&hash, place.number) || {
+                let read = self.checked(&hash, file, block, |path| self.shared.disk.open_past_cache(path))?;
+                read.inspect(|_| inventory.withhold(&hash, place.number, false)).is_some()
+            };
+            if is_there {
+                reply(Ok(Written::Durable));
+                return Ok(());
+            }
         }
         let opened = self.shared.gate.file(&pass, || self.open_object(&object))?;
         let path = self.shared.layout.object(&object.id);
@@ -421,12 +429,27 @@ impl Engine {
         file: usize,
         block: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let data = self.checked(hash, file, block, |path| self.shared.disk.open_to_read(path))?;
+        let data = match self.checked(hash, file, block, |path| self.shared.disk.open_to_read(path)) {
+            Err(error) if error.is_disks() => {
+                tracing::warn!(manifest = %hash, file, block, "a block cannot be read, and counts as missing: {error}");
+                self.withhold(hash, file, block);
+                None
+            }
+            read => read?,
+        };
         if let Some(data) = &data {
             count(&self.shared.stats.blocks_read, 1);
             count(&self.shared.stats.bytes_read, data.len() as u64);
         }
         Ok(data)
+    }
+
+    /// Shows a block as missing that the disk does not give, and whose loss the index does not note.
+    fn withhold(&self, hash: &ManifestHash, file: usize, block: u64) {
+        // Not by `place`, which asks the index.
+        let Ok(Some(manifest)) = self.shared.manifests.load(hash) else { return };
+        let Some(file) = manifest.file(file) else { return };
+        self.shared.inventory.withhold(hash, file.first_block + block as BlockNumber, true);
     }
 
     pub(super) fn verify_block(

@@ -87,6 +87,11 @@ impl StoreError {
         }
     }
 
+    /// Whether the disk below is at fault, as far as is known.
+    pub(super) fn is_disks(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Index { .. } | Self::NoSpace { .. } | Self::TimedOut { .. })
+    }
+
     /// Whether more room would help.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

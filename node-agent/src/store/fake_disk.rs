@@ -89,6 +89,7 @@ struct World {
     fuse: Option<u64>,
     capacity: Option<u64>,
     fail_object_syncs: bool,
+    fails: bool,
     inodes: Vec<Inode>,
     entries: BTreeMap<PathBuf, usize>,
     durable_entries: BTreeMap<PathBuf, usize>,
@@ -104,6 +105,7 @@ impl World {
     fn enter(&mut self, epoch: u64) -> io::Result<()> {
         match self.is_off || self.epoch != epoch {
             true => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the power is off")),
+            false if self.fails => Err(io::Error::from_raw_os_error(EIO)),
             false => Ok(()),
         }
     }
@@ -198,6 +200,11 @@ impl FakeDisk {
 
     pub(super) fn used(&self) -> u64 {
         self.0.lock().used()
+    }
+
+    /// Whether all that is asked of it fails.
+    pub(super) fn fail(&self, fails: bool) {
+        self.0.lock().fails = fails;
     }
 
     /// Whether syncing an object's file fails.

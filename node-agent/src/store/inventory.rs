@@ -43,6 +43,18 @@ struct Known {
     dataset: String,
     phase: Phase,
     blocks: RoaringBitmap,
+    /// Those of them that the disk does not give just now, and whose loss it does not note either.
+    withheld: RoaringBitmap,
+}
+
+impl Known {
+    fn new(dataset: String, phase: Phase, blocks: RoaringBitmap) -> Self {
+        Self { dataset, phase, blocks, withheld: RoaringBitmap::new() }
+    }
+
+    fn shown(&self) -> RoaringBitmap {
+        &self.blocks - &self.withheld
+    }
 }
 
 #[derive(Debug, Default)]
@@ -84,15 +96,14 @@ impl Inventory {
             ManifestState::Adopted => Phase::Adopted,
             ManifestState::Retiring => Phase::Retiring,
         };
-        self.0.lock().known.insert(hash, Known { dataset, phase, blocks });
+        self.0.lock().known.insert(hash, Known::new(dataset, phase, blocks));
     }
 
     /// Knows a manifest, or knows it from another dataset from now on.
     pub(super) fn put(&self, hash: ManifestHash, dataset: &str) {
         let mut state = self.0.lock();
         let Some(known) = state.known.get_mut(&hash) else {
-            let known =
-                Known { dataset: dataset.to_owned(), phase: Phase::Stored, blocks: RoaringBitmap::new() };
+            let known = Known::new(dataset.to_owned(), Phase::Stored, RoaringBitmap::new());
             state.known.insert(hash, known);
             return;
         };
@@ -144,6 +155,38 @@ impl Inventory {
         self.with_adopted(hash, |blocks| blocks.contains(number))
     }
 
+    /// The blocks of an adopted manifest that can be had, as far as is known.
+    pub(super) fn shown(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
+        let state = self.0.lock();
+        let known = state.known.get(hash)?;
+        matches!(known.phase, Phase::Adopted).then(|| known.shown())
+    }
+
+    /// Whether a block of an adopted manifest can be had.
+    pub(super) fn shows(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
+        let state = self.0.lock();
+        let known = state.known.get(hash).filter(|known| matches!(known.phase, Phase::Adopted));
+        known.is_some_and(|known| known.blocks.contains(number) && !known.withheld.contains(number))
+    }
+
+    /// A held block cannot be read, or can be again. Only shown differently: what the index says
+    /// of it is the committer's.
+    pub(super) fn withhold(&self, hash: &ManifestHash, number: BlockNumber, withheld: bool) {
+        let mut state = self.0.lock();
+        let Some(known) = state.known.get_mut(hash).filter(|known| known.blocks.contains(number)) else {
+            return;
+        };
+        let is_news = match withheld {
+            true => known.withheld.insert(number),
+            false => known.withheld.remove(number),
+        };
+        if is_news && matches!(known.phase, Phase::Adopted) {
+            let (mut change, block) = (BlockChange::of(*hash), RoaringBitmap::from([number]));
+            *(if withheld { &mut change.removed } else { &mut change.added }) = block;
+            state.publish(&change);
+        }
+    }
+
     /// Looks at the held blocks of an adopted manifest.
     pub(super) fn with_adopted<T>(
         &self,
@@ -170,6 +213,8 @@ impl Inventory {
             }
             known.blocks -= &change.removed;
             known.blocks |= &change.added;
+            known.withheld -= &change.removed;
+            known.withheld -= &change.added;
             if matches!(known.phase, Phase::Adopted) {
                 state.publish(&change);
             }
@@ -275,7 +320,7 @@ impl Inventory {
         let holdings = adopted.map(|(hash, known)| Holding {
             manifest: *hash,
             dataset: known.dataset.clone(),
-            blocks: Blocks(known.blocks.clone()),
+            blocks: Blocks(known.shown()),
         });
         (holdings.collect(), Subscription(feed))
     }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::store::disk::{Disk, read_all};
-use crate::store::subscription::Taken;
+use crate::store::subscription::{Subscription, Taken};
+use hearth_core::selection::Selection;
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -66,6 +67,40 @@ fn a_lost_file_leaves_the_inventory() {
     assert_eq!(version.held(&store), [0]);
     version.write(&store, 2, 0).unwrap();
     assert!(version.read(&store, 2, 0));
+}
+
+#[test]
+fn a_disk_that_fails_has_nothing_to_give_and_all_of_it_again_when_it_is_mended() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 0, 0).unwrap();
+    version.write(&store, 2, 0).unwrap();
+    version.write(&store, 2, 1).unwrap();
+    let (_, feed) = store.subscribe();
+    disk.fail(true);
+    assert!(!version.read(&store, 2, 0) && !version.read(&store, 2, 1));
+    assert_eq!(version.held(&store), [0]);
+    assert_eq!(store.whole_file(&version.hash, 2).ok().flatten(), None);
+    let missing = store.missing(&version.hash, &Selection::all()).unwrap();
+    assert_eq!(missing.iter().collect::<Vec<_>>(), [1, 2, 3]);
+    let changes = |feed: &Subscription| match feed.take_changes() {
+        Taken::Changes(changes) => changes.len(),
+        taken => panic!("{taken:?}"),
+    };
+    assert_eq!(changes(&feed), 1);
+    version.write(&store, 2, 0).unwrap_err();
+    assert_eq!(version.held(&store), [0]);
+
+    disk.fail(false);
+    let used = disk.used();
+    version.write(&store, 2, 0).unwrap();
+    version.write(&store, 2, 1).unwrap();
+    assert_eq!(version.held(&store), [0, 2, 3]);
+    assert!(version.read(&store, 2, 0) && version.read(&store, 2, 1));
+    assert_eq!(changes(&feed), 1);
+    assert_eq!(disk.used(), used, "what was whole is not written again");
+    assert!(store.whole_file(&version.hash, 2).unwrap().is_some());
 }
 
 #[test]
