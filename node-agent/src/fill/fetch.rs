@@ -8,7 +8,7 @@ use super::room::{MakeRoom, NoRoom, Visitor};
 use super::source::{FillError, Source};
 use crate::blocks::Blocks;
 use crate::metrics::Metrics;
-use crate::origin::{OriginError, Retries, Wanted};
+use crate::origin::{OriginError, Retries, Urgency, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -92,6 +92,7 @@ struct Fetch<'a> {
     fetcher: &'a Fetcher,
     source: &'a Source,
     run: &'a Run,
+    urgency: Urgency,
     file: File<'a>,
     /// The next block to read.
     next: BlockNumber,
@@ -119,6 +120,7 @@ impl Fetcher {
             fetcher: self,
             source,
             run,
+            urgency: if request.urgent { Urgency::Reader } else { Urgency::Background },
             file,
             next: run.numbers.start,
             writes: FuturesUnordered::new(),
@@ -183,11 +185,9 @@ impl Fetch<'_> {
     }
 
     async fn read_once(&mut self) -> Result<(), FillError> {
-        let Some(origin) = self.source.origin(self.file.origin) else {
-            return Err(OriginError::Refused("the manifest's origin is not in the Dataset".to_owned()).into());
-        };
+        let origin = self.source.origin(self.file.origin)?;
         // Before the memory: whoever has some must get on without waiting for who waits for some.
-        let _turn = origin.turn().await;
+        let _turn = origin.turn(self.urgency).await;
         // Before the request, so that no connection waits for memory with its answer half read.
         let mut memory = self.memory(self.next).await?;
         let range = self.bytes(self.next).start..self.bytes(self.run.numbers.end - 1).end;

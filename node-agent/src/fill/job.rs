@@ -57,6 +57,11 @@ pub(super) struct Job {
     done: bool,
     /// The Dataset is another one since then than that of the source.
     stale: Option<Instant>,
+    /// One of its several origins fails: which, and how long that is put off.
+    failing: Option<(u16, ExponentialBackoff)>,
+    failing_until: Option<Instant>,
+    /// One of them refuses: they are opened anew when it is looked at again.
+    reopens: bool,
     /// There is no room for what nobody waits for, until it is looked at again.
     full_until: Option<Instant>,
 }
@@ -98,6 +103,9 @@ impl Job {
             changed_before: false,
             done: false,
             stale: None,
+            failing: None,
+            failing_until: None,
+            reopens: false,
             full_until: None,
         }
     }
@@ -120,7 +128,7 @@ impl Job {
         match self.phase {
             Phase::Waiting(at) if self.running == 0 => Some(at),
             // What takes room is counted again.
-            Phase::Active => self.stale.or(self.full_until),
+            Phase::Active => [self.stale, self.full_until, self.failing_until].into_iter().flatten().min(),
             _ => None,
         }
     }
@@ -128,9 +136,10 @@ impl Job {
     /// Its preparation begins; with what is known already.
     pub(super) fn begin_preparing(&mut self) -> Option<Arc<Source>> {
         self.phase = Phase::Preparing;
+        let reopens = std::mem::take(&mut self.reopens);
         match self.stale.take() {
             Some(_) => None,
-            None => self.source.clone(),
+            None => self.source.clone().filter(|_| !reopens),
         }
     }
 
@@ -139,6 +148,7 @@ impl Job {
             Ok(prepared) => {
                 self.phase = Phase::Active;
                 self.full_until = None;
+                self.failing_until = None;
                 self.source = Some(prepared.source);
                 self.plan = Plan::new(prepared.missing);
                 self.plan.urge(&std::mem::take(&mut self.urged));
@@ -235,7 +245,7 @@ impl Job {
         // What a reader waited for may have come in exchange for something else.
         if !done.is_empty() && (!urgent || !self.is_full()) {
             self.backoff = backoff();
-            self.trouble = None;
+            self.trouble = self.trouble.take().filter(|_| self.failing.is_some());
         }
         // The plan may be newer than the request.
         self.fetched(done);
@@ -255,8 +265,14 @@ impl Job {
                 for range in rest {
                     self.plan.put_back(range);
                 }
-                if let Some(error) = error {
-                    self.failed(error, now);
+                match (error, self.one_of_several(run)) {
+                    (Some(FillError::Origin(error)), Some(origin)) => self.origin_failed(origin, error, now),
+                    (Some(error), _) => self.failed(error, now),
+                    (None, origin) if !done.is_empty() => {
+                        let mended = self.failing.take_if(|(failing, _)| Some(*failing) == origin);
+                        self.failing_until = self.failing_until.filter(|_| mended.is_none());
+                    }
+                    (None, _) => {}
                 }
             }
         }
@@ -280,6 +296,8 @@ impl Job {
         }
         let after = if self.plan.waits_for_others() {
             ELSEWHERE
+        } else if self.plan.has_put_off() {
+            self.failing_until.map_or(RECHECK, |until| until.saturating_duration_since(now))
         } else if self.plan.has_changed() {
             self.backoff.next().unwrap_or(RECHECK).max(Duration::from_secs(10))
         } else {
@@ -314,6 +332,26 @@ impl Job {
         // One failure of many requests at a time counts once.
         if !matches!(self.phase, Phase::Waiting(until) if until > now) {
             self.phase = Phase::Waiting(now + self.backoff.next().unwrap_or(RECHECK));
+        }
+    }
+
+    /// The origin that a run is from, if there are others.
+    fn one_of_several(&self, run: &Run) -> Option<u16> {
+        let source = self.source.as_ref().filter(|source| source.has_several_origins())?;
+        Some(source.manifest.file(run.file)?.origin)
+    }
+
+    /// What the others have goes on coming.
+    fn origin_failed(&mut self, origin: u16, error: &OriginError, now: Instant) {
+        self.plan.fails(origin);
+        self.done = false;
+        self.trouble = Some((error.trouble(), error.to_string()));
+        self.reopens |= !error.is_transient();
+        // Requests that were under way together count once.
+        if self.failing_until.is_none() {
+            let same = self.failing.take().filter(|(failing, _)| *failing == origin);
+            let (_, pauses) = self.failing.insert(same.unwrap_or_else(|| (origin, backoff())));
+            self.failing_until = Some(now + pauses.next().unwrap_or(RECHECK));
         }
     }
 

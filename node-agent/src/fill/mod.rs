@@ -297,13 +297,14 @@ impl Fill {
                 }
                 let background = Arc::strong_count(&self.background) - 1;
                 if priority != URGENT && background >= limit {
-                    self.make_room(priority);
+                    self.make_room(priority, None);
                     return;
                 }
                 let Ok(permit) = self.slots.clone().try_acquire_owned() else {
-                    self.make_room(priority);
+                    self.make_room(priority, None);
                     return;
                 };
+                let is_crowded = job.has_all_its_turns();
                 let Some(request) = job.next(&self.in_flight, &mut self.quotas, now) else { break };
                 let bytes = if request.over_quota { 0 } else { request.source.bytes_of(&request.run) };
                 let id = self.next_id;
@@ -329,21 +330,27 @@ impl Fill {
                     let fetched = fetcher.fetch(&request, cancel, slot).await;
                     Ended::Fetched(id, fetched)
                 });
+                // Its turn comes when another of the same origins ends.
+                if is_crowded {
+                    self.make_room(priority, Some(&key));
+                    break;
+                }
             }
         }
     }
 
-    /// Cancels one request that is less urgent than `priority`: its slot comes free,
-    /// and what it has read whole stays.
-    fn make_room(&mut self, priority: i32) {
+    /// Cancels one request that is less urgent than `priority`, of this job if one is named: its
+    /// slot comes free, and what it has read whole stays.
+    fn make_room(&mut self, priority: i32, of: Option<&Key>) {
         if self.making_room.is_some_and(|id| self.running.contains_key(&id)) {
             return;
         }
         let now = Instant::now();
         let victims = self.running.iter().filter(|(_, running)| {
             let ends_soon = running.counted.1 <= SHORT && now - running.since < SOON;
+            let is_one = of.is_none_or(|key| running.key == *key);
             // A request that only waits for the disk has no slot, and its token is cancelled.
-            running.priority < priority && !running.cancel.is_cancelled() && !ends_soon
+            is_one && running.priority < priority && !running.cancel.is_cancelled() && !ends_soon
         });
         let Some((id, victim)) = victims.min_by_key(|(_, running)| running.priority) else { return };
         victim.cancel.cancel();

@@ -4,7 +4,7 @@ use hearth_core::block::BlockNumber;
 use hearth_core::manifest::Manifest;
 use hearth_core::object::ObjectId;
 use roaring::RoaringBitmap;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Blocks that one request fetches at most: 8 MiB make its overhead small. With more, the
@@ -66,6 +66,10 @@ pub(super) struct Plan {
     elsewhere: RoaringBitmap,
     /// Their objects are not what the manifest says: to be tried again much later.
     changed: RoaringBitmap,
+    /// Origins that fail.
+    failing: BTreeSet<u16>,
+    /// Missing at those, and nobody waits for them: to be tried again later.
+    put_off: RoaringBitmap,
 }
 
 impl Plan {
@@ -81,8 +85,9 @@ impl Plan {
     /// Somebody waits for these: what of them is missing is handed out first. What another
     /// want fetched may have come and not been kept.
     pub(super) fn urge(&mut self, blocks: &RoaringBitmap) {
-        let again = blocks & &self.elsewhere;
+        let again = blocks & (&self.elsewhere | &self.put_off);
         self.elsewhere -= &again;
+        self.put_off -= &again;
         self.missing |= again;
         self.urgent |= blocks & &self.missing;
     }
@@ -93,11 +98,20 @@ impl Plan {
 
     /// Blocks not fetched yet, those that are under way left out.
     pub(super) fn missing(&self) -> u64 {
-        self.missing.len() + self.elsewhere.len() + self.changed.len()
+        self.missing.len() + self.elsewhere.len() + self.changed.len() + self.put_off.len()
     }
 
     pub(super) fn waits_for_others(&self) -> bool {
         !self.elsewhere.is_empty()
+    }
+
+    /// What nobody waits for at this origin is put off from now on.
+    pub(super) fn fails(&mut self, origin: u16) {
+        self.failing.insert(origin);
+    }
+
+    pub(super) fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
     }
 
     pub(super) fn has_changed(&self) -> bool {
@@ -130,6 +144,14 @@ impl Plan {
                 self.urgent.remove_range(start..);
                 return None;
             };
+            if !is_urgent && self.failing.contains(&file.origin) {
+                let mut put_off = RoaringBitmap::new();
+                put_off.insert_range(file.blocks());
+                put_off &= &self.missing;
+                self.missing -= &put_off;
+                self.put_off |= put_off;
+                continue;
+            }
             let mut end = start + 1;
             let limit = file.blocks().end.min(start.saturating_add(LONGEST_RUN));
             while end < limit && among.contains(end) {
@@ -175,6 +197,7 @@ impl Plan {
         self.missing.remove_range(numbers.clone());
         self.urgent.remove_range(numbers.clone());
         self.elsewhere.remove_range(numbers.clone());
+        self.put_off.remove_range(numbers.clone());
         self.changed.remove_range(numbers);
     }
 }
@@ -222,6 +245,37 @@ mod tests {
                 (3, 10..11, 6..7),
             ]
         );
+    }
+
+    #[test]
+    fn what_nobody_waits_for_at_a_failing_origin_is_put_off() {
+        let origin = |name: &str| ManifestOrigin::whole(AccessDomain::new("n", None), name);
+        let mut builder = ManifestBuilder::new(vec![origin("s3://a"), origin("s3://b")]);
+        for (index, origin) in [0, 1, 0, 1].into_iter().enumerate() {
+            builder.push(ListedObject {
+                origin,
+                path: index.to_string(),
+                size: 1,
+                modified: 0,
+                validator: Validator::Modified(1),
+            });
+        }
+        let manifest = builder.finish().unwrap().0;
+        let mut plan = Plan::new((0..4).collect());
+        plan.fails(0);
+        plan.urge(&RoaringBitmap::from([2]));
+        let next = |plan: &mut Plan| {
+            plan.next(&manifest, &InFlight::default(), false).map(|(run, urgent)| (run.file, urgent))
+        };
+        assert_eq!(
+            [next(&mut plan), next(&mut plan), next(&mut plan)],
+            [Some((2, true)), Some((1, false)), Some((3, false))]
+        );
+        assert!(next(&mut plan).is_none() && plan.has_put_off());
+        assert_eq!(plan.missing(), 1);
+        plan.urge(&RoaringBitmap::from([0]));
+        assert_eq!(next(&mut plan), Some((0, true)));
+        assert!(!plan.has_put_off());
     }
 
     #[test]

@@ -59,21 +59,27 @@ impl From<ManifestError> for FillError {
 pub(super) struct Source {
     pub(super) hash: ManifestHash,
     pub(super) manifest: Arc<Manifest>,
-    /// One for each of the manifest's.
-    origins: Vec<Arc<dyn Origin>>,
+    /// One for each of the manifest's, or why it cannot be asked.
+    origins: Vec<Result<Arc<dyn Origin>, OriginError>>,
     quota: Option<u64>,
     selection: Selection,
 }
 
 impl Source {
     /// The origin of one of the manifest's files.
-    pub(super) fn origin(&self, index: u16) -> Option<&Arc<dyn Origin>> {
-        self.origins.get(usize::from(index))
+    pub(super) fn origin(&self, index: u16) -> Result<&Arc<dyn Origin>, OriginError> {
+        let unknown = || OriginError::Refused("the manifest's origin is not in the Dataset".to_owned());
+        self.origins.get(usize::from(index)).ok_or_else(unknown)?.as_ref().map_err(Clone::clone)
+    }
+
+    /// Whether there are others than one that fails.
+    pub(super) fn has_several_origins(&self) -> bool {
+        self.origins.len() > 1
     }
 
     /// Requests that its origins allow at one time.
     pub(super) fn most_at_once(&self) -> usize {
-        self.origins.iter().map(|origin| origin.most_at_once()).min().unwrap_or(usize::MAX)
+        self.origins.iter().flatten().map(|origin| origin.most_at_once()).min().unwrap_or(usize::MAX)
     }
 
     /// Bytes of a request's blocks.
@@ -138,8 +144,17 @@ impl Sources {
                 OriginError::Refused(format!(
                     "Dataset {name} names another origin or Secret than when this version was listed; the next version will be fetched"
                 ))
-            })?;
-            origins.push(self.origins.open(&want.namespace, spec).await?);
+            });
+            origins.push(match spec {
+                Ok(spec) => self.origins.open(&want.namespace, spec).await,
+                Err(error) => Err(error),
+            });
+        }
+        // What the others have can be fetched while one is out of order.
+        if let Some(Err(error)) = origins.first()
+            && origins.iter().all(Result::is_err)
+        {
+            return Err(error.clone().into());
         }
         // The API server has checked it; what it lets through limits nothing.
         let quota = dataset.quota_bytes().unwrap_or(None);

@@ -416,6 +416,32 @@ async fn a_deleted_dataset_is_not_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_origins_that_fails_keeps_nothing_of_the_others() {
+    let mut world = World::new(&[("a", 10), ("b", 20)]).await;
+    let other = FakeS3::start().await;
+    other.faults.lock().put(b"c", &content(0, 30));
+    let mut dataset = world.dataset();
+    let mut second = world.dataset().spec.origins.remove(0);
+    // In the order of paths its files come first.
+    second.path = "/0".to_owned();
+    second.options.as_mut().unwrap().endpoint = Some(other.endpoint());
+    dataset.spec.origins.push(second);
+    world.api.put(DATASET, &dataset);
+    let (hash, manifest) = list(&world.origins, &dataset).await;
+    // One request at a time, and one that is not tried again.
+    world.origins = patient_origins();
+    other.faults.lock().answers.extend((0..100).map(|_| (403, vec![], String::new())));
+    let filling = world.start(&manifest, 1, None);
+    filling.want(vec![want(hash, &[], 1)]);
+    filling.held(&hash, 2).await;
+    filling.troubled(TroubleKind::Credentials).await;
+    other.faults.lock().answers.clear();
+    filling.held(&hash, 3).await;
+    eventually(|| "no trouble".into(), || filling.status.borrow().troubles.is_empty()).await;
+    filling.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_origin_that_is_back_is_read_without_being_asked_again() {
     let world = World::new(&[("a", 10)]).await;
     let (hash, manifest) = world.list().await;

@@ -2,7 +2,7 @@
 
 use super::listing::Open;
 use super::unpack::{self, UnpackError};
-use crate::origin::{Found, Origin, OriginError, Retries, Wanted, shown};
+use crate::origin::{Found, Origin, OriginError, Retries, Urgency, Wanted, shown};
 use futures::TryStreamExt;
 use hearth_api::{ConfigMapKey, Dataset, FileListSource};
 use hearth_core::file_list::FileList;
@@ -105,7 +105,7 @@ async fn read(origin: &dyn Origin, key: &str, found: &Found) -> Result<Vec<u8>, 
     // No range of an empty object can be asked for.
     if size > 0 {
         let wanted = Wanted { key, validator: &found.validator, size: found.size, range: 0..found.size };
-        let _turn = origin.turn().await;
+        let _turn = origin.turn(Urgency::Background).await;
         let mut stream = origin.get(wanted).await?;
         while let Some(chunk) = stream.try_next().await? {
             bytes.extend_from_slice(&chunk);

@@ -59,6 +59,15 @@ pub struct Turn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// Whether somebody waits for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A reader does.
+    Reader,
+    /// Nobody does.
+    Background,
+}
+
 /// One object as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -92,9 +101,10 @@ pub trait Origin: Send + Sync + fmt::Debug {
     /// The object of this path below the origin's prefix; `None` when there is none.
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>>;
 
-    /// Waits until one more request for bytes may be under way. Whoever gets bytes takes a turn first,
-    /// before anything that others need to end theirs.
-    fn turn(&self) -> BoxFuture<'_, Turn> {
+    /// Waits until one more request for bytes may be under way; one that a reader waits for goes
+    /// before others. Whoever gets bytes takes a turn first, before anything that others need to
+    /// end theirs.
+    fn turn(&self, _urgency: Urgency) -> BoxFuture<'_, Turn> {
         Box::pin(std::future::ready(Turn::default()))
     }
 

@@ -1,7 +1,7 @@
 //! Keeps what this node asks of an origin within what its Dataset allows.
 
 use super::connection::Limits;
-use crate::origin::Turn;
+use crate::origin::{Turn, Urgency};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -19,6 +19,8 @@ const OF_ONE_REQUEST: u32 = 4 << 20;
 /// What may still be asked of one origin.
 pub(in crate::origin) struct Budget {
     at_once: Option<Arc<Semaphore>>,
+    /// Where requests stand that nobody waits for: only the first of them is among the others.
+    background: tokio::sync::Mutex<()>,
     /// Requests that make sense at one time.
     most: usize,
     requests: Option<DefaultDirectRateLimiter>,
@@ -35,6 +37,7 @@ impl Budget {
         Self {
             most: by_rate.into_iter().chain(by_count).min().unwrap_or(usize::MAX),
             at_once: limits.at_once.map(|count| Arc::new(Semaphore::new(count.get() as usize))),
+            background: tokio::sync::Mutex::default(),
             requests: limits.requests_per_second.map(|rate| per_second(rate, NonZeroU32::MIN)),
             bytes: limits.bytes_per_second.map(|rate| {
                 let slice = NonZeroU32::new(SLICE).unwrap_or(NonZeroU32::MIN).min(rate);
@@ -44,12 +47,13 @@ impl Budget {
     }
 
     /// Waits until one more request may be under way.
-    pub(super) async fn turn(&self) -> Turn {
-        let permit = match &self.at_once {
-            Some(at_once) => at_once.clone().acquire_owned().await.ok(),
-            None => None,
+    pub(super) async fn turn(&self, urgency: Urgency) -> Turn {
+        let Some(at_once) = &self.at_once else { return Turn::default() };
+        let _first = match urgency {
+            Urgency::Reader => None,
+            Urgency::Background => Some(self.background.lock().await),
         };
-        Turn { _permit: permit }
+        Turn { _permit: at_once.clone().acquire_owned().await.ok() }
     }
 
     /// Requests that make sense at one time.
@@ -114,12 +118,34 @@ mod tests {
         let budgets = Budgets::default();
         let limits = Limits { at_once: NonZeroU32::new(2), ..Limits::default() };
         let (a, b) = (budgets.of("s3://a".into(), limits), budgets.of("s3://a".into(), limits));
-        let (first, _second) = (a.turn().await, b.turn().await);
-        assert!(a.turn().now_or_never().is_none());
-        assert!(budgets.of("s3://b".into(), limits).turn().now_or_never().is_some());
+        let turn = |budget: &Budget| budget.turn(Urgency::Background).now_or_never();
+        let (first, _second) = (turn(&a).unwrap(), turn(&b).unwrap());
+        assert!(turn(&a).is_none());
+        assert!(turn(&budgets.of("s3://b".into(), limits)).is_some());
         drop(first);
-        assert!(b.turn().now_or_never().is_some());
-        assert!(budgets.of("s3://a".into(), Limits::default()).turn().now_or_never().is_some());
+        assert!(turn(&b).is_some());
+        assert!(turn(&budgets.of("s3://a".into(), Limits::default())).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_goes_before_all_but_one_that_nobody_waits_for() {
+        let budget = Budget::new(Limits { at_once: NonZeroU32::new(1), ..Limits::default() });
+        let mut held = budget.turn(Urgency::Background).await;
+        let waiting = |urgency| {
+            let mut turn = Box::pin(budget.turn(urgency));
+            assert!(turn.as_mut().now_or_never().is_none());
+            turn
+        };
+        let first = waiting(Urgency::Background);
+        let mut second = waiting(Urgency::Background);
+        let reader = waiting(Urgency::Reader);
+        drop(held);
+        held = first.await;
+        drop(held);
+        held = reader.await;
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(held);
+        second.await;
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ pub(super) use endpoint::Endpoint;
 pub(super) use pages::{Pages, Taken, below, unreadable};
 
 use super::find::Finder;
-use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Turn, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Turn, Urgency, Wanted};
 use crate::metrics::Metrics;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -194,7 +194,7 @@ impl<D: Dialect> Web<D> {
     /// tried again.
     pub(super) async fn page(&self, longest: usize, url: &str) -> Result<(HeaderMap, Vec<u8>), OriginError> {
         let ask = || async {
-            let _turn = self.budget.turn().await;
+            let _turn = self.budget.turn(Urgency::Background).await;
             let mut response = self.send(Operation::List, url, &[]).await?;
             let headers = std::mem::take(response.headers_mut());
             let body = answer::body(response, longest).await.map_err(|error| self.unavailable(error))?;
@@ -210,7 +210,7 @@ impl<D: Dialect> Web<D> {
     /// What there is to know of an object; what may succeed is tried again.
     pub(super) async fn head(&self, url: &str) -> Result<HeaderMap, OriginError> {
         let ask = || async {
-            let _turn = self.budget.turn().await;
+            let _turn = self.budget.turn(Urgency::Background).await;
             Ok(std::mem::take(self.send(Operation::Head, url, &[]).await?.headers_mut()))
         };
         self.retries.run(ask).await
@@ -271,8 +271,8 @@ impl<D: Dialect> Origin for Web<D> {
         D::find(self, path).boxed()
     }
 
-    fn turn(&self) -> BoxFuture<'_, Turn> {
-        self.budget.turn().boxed()
+    fn turn(&self, urgency: Urgency) -> BoxFuture<'_, Turn> {
+        self.budget.turn(urgency).boxed()
     }
 
     fn most_at_once(&self) -> usize {
