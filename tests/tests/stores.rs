@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use futures::{StreamExt as _, stream};
+use hearth_core::manifest::SkipReason;
+use hearth_core::object::Validator;
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
 use hearth_node_agent::metrics::Metrics;
 use hearth_node_agent::origin::conformance::{self, Collected, Fixture, read};
-use hearth_node_agent::origin::{Allowed, AllowedHosts, Origin, OriginError, Origins, Wanted};
+use hearth_node_agent::origin::{
+    Allowed, AllowedHosts, Origin, OriginError, Origins, RetryConfig, Sink, Wanted,
+};
 use hearth_tests::cluster::{e2e, nodes};
 use hearth_tests::datasets::secret;
 use hearth_tests::kube_access::install_crypto;
@@ -29,6 +33,10 @@ use serde_json::{Value, json};
 
 /// Origins whose Datasets find one Secret with these values under every name.
 fn origins(secret: &[(&str, &str)]) -> Origins {
+    configured(&OriginConfig::default(), secret)
+}
+
+fn configured(config: &OriginConfig, secret: &[(&str, &str)]) -> Origins {
     install_crypto();
     let values: BTreeMap<String, Vec<u8>> =
         secret.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
@@ -36,7 +44,7 @@ fn origins(secret: &[(&str, &str)]) -> Origins {
     let metrics = Arc::new(Metrics::new().unwrap());
     let hosts = AllowedHosts::new(vec!["127.0.0.1".to_owned()]);
     let allowed = Allowed { web_servers: hosts.clone(), name_nodes: hosts, ..Allowed::default() };
-    Origins::new(&OriginConfig::default(), allowed, secrets, metrics).unwrap()
+    Origins::new(config, allowed, secrets, metrics).unwrap()
 }
 
 async fn open(origins: &Origins, spec: &Value) -> Result<Arc<dyn Origin>, OriginError> {
@@ -150,6 +158,25 @@ impl Fixture for OfHdfs<'_> {
     }
 }
 
+/// Collects, and restarts the name node when the first object comes.
+struct Restarting<'a> {
+    collected: Collected,
+    store: Option<&'a mut Hdfs>,
+}
+
+impl Sink for Restarting<'_> {
+    fn object(&mut self, path: &str, size: u64, modified: i64, of: Validator) -> Result<(), OriginError> {
+        if let Some(store) = self.store.take() {
+            store.restart_name_node().unwrap();
+        }
+        self.collected.object(path, size, modified, of)
+    }
+
+    fn skip(&mut self, key: &str, reason: SkipReason) {
+        self.collected.skip(key, reason);
+    }
+}
+
 /// What is no file, or hard to name, costs nothing but itself.
 async fn nasty_keys_are_listed_and_read(fixture: impl Fixture) {
     let keys = ["a//b", "dir/", "/lead", " ", "tab\tkey", "plain"];
@@ -255,8 +282,9 @@ async fn web_servers_conform() -> Result<()> {
 #[tokio::test]
 async fn hdfs_conforms() -> Result<()> {
     let dir = RunDir::create("hdfs")?;
-    let store = Hdfs::start(dir.path()).await?;
-    let origins = origins(&[]);
+    let mut store = Hdfs::start(dir.path()).await?;
+    let retry = RetryConfig { attempts: 20, budget: 1.0 };
+    let origins = configured(&OriginConfig { retry, ..OriginConfig::default() }, &[]);
     conformance::suite(|| {
         let directory = folder().replace("//", "/");
         OfHdfs { store: &store, origins: &origins, directory }
@@ -285,16 +313,20 @@ async fn hdfs_conforms() -> Result<()> {
     // A name node that hangs, one that is gone, and the one that is active.
     let silent = SilentOrigin::start().await?;
     let gone = format!("127.0.0.1:{}", ports::free()?);
-    let options = json!({
+    let spec = json!({"uri": format!("hdfs://ns/{CONTAINER}"), "options": {
         "nameNodes": [silent.address(), gone, store.name_node()], "user": "hdfs", "timeout": "2s",
-    });
-    let origin =
-        open(&origins, &json!({"uri": format!("hdfs://ns/{CONTAINER}/closed"), "options": options})).await?;
+    }});
+    let origin = open(&origins, &spec).await?;
     let mut collected = Collected::default();
     origin.list(&mut collected).await?;
-    let (size, validator) = &collected.objects["a/1"];
-    let wanted = Wanted { key: "a/1", validator, size: *size, range: 1..4 };
+    let (size, validator) = &collected.objects["closed/a/1"];
+    let wanted = Wanted { key: "closed/a/1", validator, size: *size, range: 1..4 };
     assert_eq!(read(origin.get(wanted).await?).await?, b"ush");
+
+    // A listing of more than one page goes on where it was interrupted.
+    let mut again = Restarting { collected: Collected::default(), store: Some(&mut store) };
+    origin.list(&mut again).await?;
+    assert!(again.store.is_none() && again.collected.objects == collected.objects);
     dir.remove();
     Ok(())
 }

@@ -21,7 +21,9 @@ const ADMINISTRATOR: &str = "hdfs";
 pub struct Hdfs {
     name_node: String,
     client: Client,
-    _servers: [Process; 2],
+    program: Program,
+    server: Process,
+    _data_node: Process,
 }
 
 impl Hdfs {
@@ -39,26 +41,37 @@ impl Hdfs {
         let mut data_node = server("data-node", "datanode.DataNode")?.start()?;
         let formatted = format.ended(START).await?;
         ensure!(formatted.success(), "HDFS cannot be formatted:\n{}", format.log_tail(20));
-        let mut name_node_server = server("name-node", "namenode.NameNode")?.start()?;
+        let program = server("name-node", "namenode.NameNode")?;
+        let mut server = program.start()?;
         let client = ClientBuilder::new()
             .with_url(format!("hdfs://{name_node}"))
             .with_config([("dfs.client.failover.max.attempts", "0")])
             .with_user(ADMINISTRATOR)
             .build()?;
         eventually("HDFS to take a file", START, async || {
-            name_node_server.check_running()?;
+            server.check_running()?;
             data_node.check_running()?;
             write(&client, "/started", b"yes").await
         })
         .await
-        .with_context(|| format!("the name node's log says:\n{}", name_node_server.log_tail(20)))?;
-        Ok(Self { name_node, client, _servers: [name_node_server, data_node] })
+        .with_context(|| format!("the name node's log says:\n{}", server.log_tail(20)))?;
+        Ok(Self { name_node, client, program, server, _data_node: data_node })
     }
 
     /// Host and port of the name node.
     #[must_use]
     pub fn name_node(&self) -> &str {
         &self.name_node
+    }
+
+    /// Kills the name node and starts it again, which takes it some seconds.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_name_node(&mut self) -> Result<()> {
+        self.server.kill();
+        self.server = self.program.start()?;
+        Ok(())
     }
 
     /// Makes a directory of [`CONTAINER`], unless it is there.

@@ -119,14 +119,4 @@ mod tests {
             assert_eq!((meaning.reason(), meaning.to_string().as_str()), (reason, sentence));
         }
     }
-
-    #[test]
-    fn who_hangs_up_may_want_kerberos() {
-        let error = std::io::Error::new(ErrorKind::ConnectionAborted, "RPC listener disconnected");
-        let meaning = meaning("hdfs://nn/a", "ann", &HdfsError::IOError(error));
-        assert!(
-            meaning.is_transient() && meaning.to_string().contains("Kerberos is not supported"),
-            "{meaning}"
-        );
-    }
 }

@@ -151,3 +151,65 @@ impl Clusters {
         Ok(cluster)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    fn cluster(name_nodes: &[u16]) -> Arc<Cluster> {
+        let name_nodes = name_nodes.iter().map(|port| ("127.0.0.1".to_owned(), *port)).collect();
+        let asked = Asked { name_nodes, user: "ann".to_owned() };
+        Clusters::default().of(asked, Duration::from_secs(30)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_name_node_is_asked_after_one_that_does_not_answer() {
+        let cluster = cluster(&[1, 2]);
+        let ask = || cluster.ask("hdfs://nn/a", |_| std::future::pending::<Result<(), _>>());
+        let (first, second) = tokio::join!(ask(), ask());
+        let late = OriginError::Unavailable("hdfs://nn/a did not answer within 30s".to_owned());
+        assert_eq!((first, second), (Err(late.clone()), Err(late)));
+        assert_eq!(cluster.current.lock().first, 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_makes_no_sense_is_an_error() {
+        let cluster = cluster(&[1]);
+        let ask = cluster.ask("hdfs://nn/a", |_| async { Ok("nonsense".parse::<u8>().unwrap()) });
+        let error = ask.await.unwrap_err();
+        assert_eq!(error.to_string(), "hdfs://nn/a has an answer that makes no sense");
+        assert_eq!(cluster.current.lock().first, 1);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_may_want_kerberos() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let cluster = cluster(&[listener.local_addr().unwrap().port()]);
+        let server = async {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut begin = [0; 7];
+                connection.read_exact(&mut begin).await.unwrap();
+            }
+        };
+        let ask = cluster.ask("hdfs://nn/a", |client| async move { client.get_file_info("/a").await });
+        let error = tokio::select! {
+            () = server => unreachable!("the server does not end"),
+            answer = ask => answer.unwrap_err(),
+        };
+        assert!(error.is_transient() && error.to_string().contains("Kerberos is not supported"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_reads_as_the_same_user_shares_a_connection() {
+        let clusters = Clusters::default();
+        let of = |user: &str| {
+            let asked = Asked { name_nodes: vec![("nn".to_owned(), 8020)], user: user.to_owned() };
+            clusters.of(asked, Duration::from_secs(1)).unwrap()
+        };
+        let (ann, bob) = (of("ann"), of("bob"));
+        assert!(Arc::ptr_eq(&ann, &of("ann")) && !Arc::ptr_eq(&ann, &bob));
+    }
+}

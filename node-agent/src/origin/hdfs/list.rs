@@ -111,3 +111,33 @@ fn name<'a>(entry: &'a FileStatus, directory: &str) -> Option<&'a str> {
         .strip_prefix('/')
         .filter(|name| !name.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_itself_has_no_name() {
+        for (path, directory, expected) in [
+            ("/a/b/c", "/a/b", Some("c")),
+            ("/a", "/", Some("a")),
+            ("/a/b", "/a/b", None),
+            ("/", "/", None),
+            ("/a/bc", "/a/b", None),
+        ] {
+            let entry = FileStatus {
+                path: path.to_owned(),
+                length: 0,
+                isdir: false,
+                permission: 0,
+                owner: String::new(),
+                group: String::new(),
+                modification_time: 0,
+                access_time: 0,
+                replication: None,
+                blocksize: None,
+            };
+            assert_eq!(name(&entry, directory), expected, "{path} in {directory}");
+        }
+    }
+}
