@@ -76,7 +76,7 @@ pub struct Origin {
     /// s3://BUCKET/PREFIX for S3 and compatible stores, gs://BUCKET/PREFIX for Google Cloud
     /// Storage, az://CONTAINER/PREFIX for Azure Blob Storage, http(s)://HOST/PATH for a file of
     /// a web server, or, with a slash at the end, for all that an index page links to;
-    /// hdfs://HOST[:PORT]/PATH or hdfs://NAMESERVICE/PATH for a directory of HDFS; or
+    /// `hdfs://HOST[:PORT]/PATH` or hdfs://NAMESERVICE/PATH for a directory of HDFS; or
     /// file:///PATH for a directory that every node has, such as an NFS or Lustre mount.
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#]*)?$') || self.matches('^az://([a-z0-9][a-z0-9-]{1,61}[a-z0-9]|[$](root|web))(/[^?#]*)?$') || self.matches('^https?://[^/?#@]+(/[^?#]*)?$') || self.matches('^hdfs://[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], http(s)://HOST[:PORT]/PATH, hdfs://HOST[:PORT][/PATH] or file:///PATH"))]
@@ -179,7 +179,7 @@ pub struct OriginOptions {
     #[schemars(length(min = 3, max = 24), regex(pattern = "^[a-z0-9]+$"))]
     pub account: Option<String>,
 
-    /// Name nodes of the name service that an hdfs:// origin names, HOST[:PORT]; port 8020 when
+    /// Name nodes of the name service that an hdfs:// origin names, `HOST[:PORT]`; port 8020 when
     /// absent. They are part of what the origin is: with others its files are fetched anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
