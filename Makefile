@@ -28,7 +28,7 @@ bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in rele
 # Only root can run real nodes, so only root is asked for what they take.
 deps: ## install what is missing and build the test cluster's programs once
 	@need() { command -v "$$1" >/dev/null || missing+=" $$2"; }; missing=""; \
-	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; \
+	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; need java default-jre-headless; need mvn maven; \
 	python3 -m pip --version >/dev/null 2>&1 || missing+=" python3-pip"; \
 	if [ "$$(id -u)" = 0 ]; then \
 		need containerd containerd; need runc runc; need ip iproute2; need busybox busybox-static; \

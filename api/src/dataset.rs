@@ -63,6 +63,10 @@ pub struct DatasetSpec {
 #[x_kube(
     validation = Rule::new("!self.uri.startsWith('file://') || !has(self.secretRef)").message("secretRef is for stores; a file:// origin takes none"),
     validation = Rule::new("!self.uri.startsWith('file://') || !has(self.options)").message("options are for stores; a file:// origin takes none"),
+    validation = Rule::new("!self.uri.startsWith('hdfs://') || !has(self.secretRef)").message("secretRef is for stores that ask for credentials; an hdfs:// origin takes none, since Kerberos is not supported"),
+    validation = Rule::new("!self.uri.startsWith('hdfs://') || !has(self.options) || !(has(self.options.endpoint) || has(self.options.proxy) || has(self.options.caBundle) || has(self.options.anonymous))").message("options.endpoint, proxy, caBundle and anonymous are for what is reached over HTTP; an hdfs:// origin takes none"),
+    validation = Rule::new("self.uri.startsWith('hdfs://') || !has(self.options) || !(has(self.options.nameNodes) || has(self.options.user))").message("options.nameNodes and options.user are for hdfs:// origins"),
+    validation = Rule::new("!has(self.options) || !has(self.options.nameNodes) || !self.uri.matches('^hdfs://[^/]*:')").message("options.nameNodes are those of a name service, which has no port"),
     validation = Rule::new("self.uri.startsWith('az://') == (has(self.options) && has(self.options.account))").message("options.account is the storage account of an az:// origin, which must name it; others take none"),
     validation = Rule::new("self.uri.startsWith('s3://') || !has(self.options) || !(has(self.options.region) || has(self.options.addressing))").message("options.region and options.addressing are for s3:// origins"),
     validation = Rule::new("!self.uri.startsWith('http') || !has(self.options) || !has(self.options.endpoint)").message("options.endpoint is for stores; an http(s):// origin names its host in the uri"),
@@ -72,10 +76,11 @@ pub struct DatasetSpec {
 pub struct Origin {
     /// s3://BUCKET/PREFIX for S3 and compatible stores, gs://BUCKET/PREFIX for Google Cloud
     /// Storage, az://CONTAINER/PREFIX for Azure Blob Storage, http(s)://HOST/PATH for a file of
-    /// a web server, or, with a slash at the end, for all that an index page links to; or
+    /// a web server, or, with a slash at the end, for all that an index page links to;
+    /// `hdfs://HOST[:PORT]/PATH` or hdfs://NAMESERVICE/PATH for a directory of HDFS; or
     /// file:///PATH for a directory that every node has, such as an NFS or Lustre mount.
     #[schemars(length(max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#]*)?$') || self.matches('^az://([a-z0-9][a-z0-9-]{1,61}[a-z0-9]|[$](root|web))(/[^?#]*)?$') || self.matches('^https?://[^/?#@]+(/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], http(s)://HOST[:PORT]/PATH or file:///PATH"))]
+    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$') || self.matches('^gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#]*)?$') || self.matches('^az://([a-z0-9][a-z0-9-]{1,61}[a-z0-9]|[$](root|web))(/[^?#]*)?$') || self.matches('^https?://[^/?#@]+(/[^?#]*)?$') || self.matches('^hdfs://[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[^?#]*)?$') || self.matches('^file:///[^?#]+$')").message("uri must be s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], http(s)://HOST[:PORT]/PATH, hdfs://HOST[:PORT][/PATH] or file:///PATH"))]
     pub uri: String,
 
     /// Where its files stand in the dataset's tree.
@@ -174,6 +179,24 @@ pub struct OriginOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 24), regex(pattern = "^[a-z0-9]+$"))]
     pub account: Option<String>,
+
+    /// Name nodes of the name service that an hdfs:// origin names, `HOST[:PORT]`; port 8020 when
+    /// absent. They are part of what the origin is: with others its files are fetched anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        inner(
+            length(max = 260),
+            regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?$")
+        )
+    )]
+    pub name_nodes: Vec<String>,
+
+    /// User that an hdfs:// origin is read as; hearth when absent. HDFS without Kerberos, the
+    /// only one that is supported, takes everybody's word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$"))]
+    pub user: Option<String>,
 
     /// Whether the store is asked without credentials, as public data can be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -13,7 +13,7 @@ use crate::identity;
 use crate::lister::{self, Lister};
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
-use crate::origin::{AllowedHosts, AllowedRoots, Origins};
+use crate::origin::{Allowed, AllowedHosts, AllowedRoots, Origins};
 use crate::reads::Reads;
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
@@ -51,10 +51,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = store.identity();
     tracing::info!(node = config.node_name, store = %identity.uuid, boot = identity.boot, "the store is open");
 
-    let roots = AllowedRoots::new(config.file_origins.allowed_roots.clone());
-    let hosts = AllowedHosts::new(config.http_origins.allowed_hosts.clone());
+    let allowed = Allowed {
+        roots: AllowedRoots::new(config.file_origins.allowed_roots.clone()),
+        web_servers: AllowedHosts::new(config.http_origins.allowed_hosts.clone()),
+        name_nodes: AllowedHosts::new(config.hdfs_origins.allowed_hosts.clone()),
+    };
     let secrets = Secrets::of_cluster(client.clone(), format!("{}:{ACCOUNT}", config.namespace));
-    let origins = Arc::new(Origins::new(&config.origin, roots, hosts, secrets, metrics.clone())?);
+    let origins = Arc::new(Origins::new(&config.origin, allowed, secrets, metrics.clone())?);
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());

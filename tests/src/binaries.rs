@@ -89,6 +89,14 @@ pub fn azurite() -> Result<(PathBuf, PathBuf)> {
     Ok((downloads::node()?, packages.join("node_modules/azurite/dist/src/blob/main.js")))
 }
 
+/// The path of Java and of the archives of Hadoop, whose name nodes and data nodes are programs of it.
+///
+/// # Errors
+/// When the archives are not there and cannot be downloaded.
+pub fn hadoop() -> Result<(PathBuf, PathBuf)> {
+    Ok((PathBuf::from("java"), downloads::java_archives("hdfs")?))
+}
+
 /// The path of the conformance suite of CSI drivers.
 ///
 /// # Errors
@@ -134,6 +142,7 @@ pub fn prepare() -> Result<()> {
     s3_server()?;
     gcs_server()?;
     azurite()?;
+    hadoop()?;
     csi_suite()?;
     nginx()?;
     prometheus("prometheus")?;

@@ -1,4 +1,4 @@
-//! Real data and programs from Debian, PyPI and npm, fetched once by their own clients and kept in the cache folder.
+//! Real data and programs from Debian, PyPI, npm and Maven Central, fetched once by their own clients and kept in the cache folder.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,28 @@ pub fn node_packages(module: &str) -> Result<PathBuf> {
         let quiet = ["--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"];
         run(dir, &node, &[&[&*npm, "ci"], &quiet[..]].concat())
     })
+}
+
+/// The folder with the archives that the `pom.xml` of a folder of `tests/` names, with the checksums of its `SHA256SUMS`.
+///
+/// # Errors
+/// When Maven cannot fetch them, or they are others.
+pub fn java_archives(module: &str) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
+    let sums = std::fs::read(source.join("SHA256SUMS")).context("cannot read SHA256SUMS")?;
+    let name = format!("{module}-{}", &blake3::hash(&sums).to_hex()[..12]);
+    let done = once("maven", &name, |dir| {
+        for file in ["pom.xml", "SHA256SUMS"] {
+            std::fs::copy(source.join(file), dir.join(file))
+                .with_context(|| format!("cannot copy {file}"))?;
+        }
+        let copy =
+            ["--batch-mode", "--quiet", "-Dmaven.repo.local=repository", "dependency:copy-dependencies"];
+        run(dir, "mvn", &copy)?;
+        run(dir, "sha256sum", &["--check", "--strict", "--quiet", "SHA256SUMS"])?;
+        std::fs::remove_dir_all(dir.join("repository")).context("cannot remove Maven's repository")
+    })?;
+    Ok(done.join("jars"))
 }
 
 /// Fills a folder of the cache once; it gets its name when it is whole.

@@ -28,6 +28,12 @@ impl SilentOrigin {
         Ok(Self { port, task })
     }
 
+    /// Host and port.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// The spec of a Dataset of it; by different `host`s (`127.0.0.0/8`) it is different origins.
     #[must_use]
     pub fn dataset(&self, host: &str) -> serde_json::Value {

@@ -68,6 +68,8 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         with("az://$web", &json!({"account": "acct"})),
         with("https://host:8443/images/files.txt", &json!({"fileList": true})),
         dataset(&json!({"uri": "http://host"}), &json!({})),
+        with("hdfs://namenode:9000/images", &json!({"user": "ann", "timeout": "10s", "concurrency": 4})),
+        with("hdfs://name_service", &json!({"nameNodes": ["nn1.example", "nn2.example:9000"]})),
     ] {
         apply(&kube, "Dataset", spec).await?;
     }
@@ -106,6 +108,21 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (with("http://host/", &json!({"endpoint": "http://h"})), "options.endpoint is for stores"),
         (with("http://host/", &json!({"fileList": true})), "options.fileList is for http(s)://"),
         (with("s3://bucket", &json!({"fileList": true})), "options.fileList is for http(s)://"),
+        (dataset(&json!({"uri": "hdfs:///images"}), &json!({})), "uri must be s3://BUCKET"),
+        (dataset(&json!({"uri": "hdfs://user@host/x"}), &json!({})), "uri must be s3://BUCKET"),
+        (
+            dataset(&json!({"uri": "hdfs://host/x", "secretRef": {"name": "x"}}), &json!({})),
+            "Kerberos is not supported",
+        ),
+        (with("hdfs://host", &json!({"endpoint": "http://h"})), "are for what is reached over HTTP"),
+        (with("hdfs://host", &json!({"proxy": "http://proxy:3128"})), "are for what is reached over HTTP"),
+        (with("hdfs://host", &json!({"anonymous": true})), "are for what is reached over HTTP"),
+        (with("s3://bucket", &json!({"user": "ann"})), "are for hdfs:// origins"),
+        (with("http://host/", &json!({"nameNodes": ["nn"]})), "are for hdfs:// origins"),
+        (with("hdfs://service:8020", &json!({"nameNodes": ["nn"]})), "which has no port"),
+        (with("hdfs://service", &json!({"nameNodes": ["hdfs://nn"]})), "nameNodes"),
+        (with("hdfs://service", &json!({"nameNodes": vec!["nn"; 9]})), "nameNodes"),
+        (with("hdfs://host", &json!({"user": "ann@REALM"})), "user"),
         (dataset(&both, &json!({})), "exclude each other"),
         (dataset(&json!({"uri": "s3://bucket", "path": "/a/../b"}), &json!({})), "path must begin with /"),
         (

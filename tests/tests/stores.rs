@@ -8,30 +8,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
+use futures::{StreamExt as _, stream};
+use hearth_core::manifest::SkipReason;
+use hearth_core::object::Validator;
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
 use hearth_node_agent::metrics::Metrics;
 use hearth_node_agent::origin::conformance::{self, Collected, Fixture, read};
-use hearth_node_agent::origin::{AllowedHosts, AllowedRoots, Origin, OriginError, Origins, Wanted};
+use hearth_node_agent::origin::{
+    Allowed, AllowedHosts, Origin, OriginError, Origins, RetryConfig, Sink, Wanted,
+};
 use hearth_tests::cluster::{e2e, nodes};
 use hearth_tests::datasets::secret;
 use hearth_tests::kube_access::install_crypto;
+use hearth_tests::ports;
 use hearth_tests::run_dir::RunDir;
+use hearth_tests::silent_origin::SilentOrigin;
 use hearth_tests::stores::azurite::{ACCOUNT, ACCOUNT_KEY, Azurite};
 use hearth_tests::stores::gcs::Gcs;
+use hearth_tests::stores::hdfs::Hdfs;
 use hearth_tests::stores::nginx::{Nginx, PASSWORD, USERNAME};
 use hearth_tests::stores::{CONTAINER, Store};
 use serde_json::{Value, json};
 
 /// Origins whose Datasets find one Secret with these values under every name.
 fn origins(secret: &[(&str, &str)]) -> Origins {
+    configured(&OriginConfig::default(), secret)
+}
+
+fn configured(config: &OriginConfig, secret: &[(&str, &str)]) -> Origins {
     install_crypto();
     let values: BTreeMap<String, Vec<u8>> =
         secret.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
     let secrets = Secrets::new(move |_, _| Box::pin(std::future::ready(Ok(values.clone()))));
     let metrics = Arc::new(Metrics::new().unwrap());
     let hosts = AllowedHosts::new(vec!["127.0.0.1".to_owned()]);
-    Origins::new(&OriginConfig::default(), AllowedRoots::default(), hosts, secrets, metrics).unwrap()
+    let allowed = Allowed { web_servers: hosts.clone(), name_nodes: hosts, ..Allowed::default() };
+    Origins::new(config, allowed, secrets, metrics).unwrap()
 }
 
 async fn open(origins: &Origins, spec: &Value) -> Result<Arc<dyn Origin>, OriginError> {
@@ -105,6 +118,62 @@ impl Fixture for OfNginx<'_> {
 
     fn key_prefix(&self) -> &str {
         ""
+    }
+}
+
+struct OfHdfs<'a> {
+    store: &'a Hdfs,
+    origins: &'a Origins,
+    directory: String,
+}
+
+impl Fixture for OfHdfs<'_> {
+    async fn origin(&self) -> Arc<dyn Origin> {
+        // There may be nothing in it yet.
+        self.store.make(&self.directory).await.unwrap();
+        let uri = format!("hdfs://{}/{CONTAINER}/{}", self.store.name_node(), self.directory);
+        open(self.origins, &json!({"uri": uri})).await.unwrap()
+    }
+
+    async fn put(&self, key: &str, content: &[u8]) {
+        self.store.put(&format!("{}{key}", self.directory), content).await.unwrap();
+    }
+
+    async fn put_all(&self, objects: &[(&str, &[u8])]) {
+        // Each is written in many steps, most of which are waited for.
+        let puts = objects.iter().map(|(key, content)| self.put(key, content));
+        stream::iter(puts).buffer_unordered(16).collect::<()>().await;
+    }
+
+    async fn delete(&self, key: &str) {
+        self.store.delete(&format!("{}{key}", self.directory)).await.unwrap();
+    }
+
+    fn key_prefix(&self) -> &str {
+        ""
+    }
+
+    fn forbidden(&self) -> &[char] {
+        &[':']
+    }
+}
+
+/// Collects, and restarts the name node when the first object comes.
+struct Restarting<'a> {
+    collected: Collected,
+    store: Option<&'a mut Hdfs>,
+}
+
+impl Sink for Restarting<'_> {
+    fn object(&mut self, path: &str, size: u64, modified: i64, of: Validator) -> Result<(), OriginError> {
+        if let Some(store) = self.store.take() {
+            store.restart_name_node().unwrap();
+        }
+        self.collected.object(path, size, modified, of)
+    }
+
+    fn skip(&mut self, key: &str, reason: SkipReason) {
+        self.collected.skip(key, reason);
     }
 }
 
@@ -210,17 +279,72 @@ async fn web_servers_conform() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn hdfs_conforms() -> Result<()> {
+    let dir = RunDir::create("hdfs")?;
+    let mut store = Hdfs::start(dir.path()).await?;
+    let retry = RetryConfig { attempts: 20, budget: 1.0 };
+    let origins = configured(&OriginConfig { retry, ..OriginConfig::default() }, &[]);
+    conformance::suite(|| {
+        let directory = folder().replace("//", "/");
+        OfHdfs { store: &store, origins: &origins, directory }
+    })
+    .await;
+
+    store.put("closed/a/1", b"hush").await?;
+    store.close("closed/a").await?;
+    let at = |path: &str| format!("hdfs://{}/{CONTAINER}/{path}", store.name_node());
+    for (spec, reason, what) in [
+        (json!({"uri": at("nowhere")}), "NotFound", "does not exist"),
+        (json!({"uri": at("closed/a/1"), "options": {"user": "hdfs"}}), "NotFound", "is no directory"),
+        (json!({"uri": at("closed")}), "Denied", "may not be read by user hearth: Permission denied"),
+        (json!({"uri": "hdfs://10.0.0.1"}), "Refused", "hdfsOrigins.allowedHosts"),
+        (
+            json!({"uri": "hdfs://ns", "options": {"nameNodes": ["127.0.0.1", "10.0.0.1"]}}),
+            "Refused",
+            "host 10.0.0.1 is not allowed",
+        ),
+    ] {
+        let error = refused(&origins, &spec).await;
+        assert_eq!(error.reason(), reason, "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+    }
+
+    // A name node that hangs, one that is gone, and the one that is active.
+    let silent = SilentOrigin::start().await?;
+    let gone = format!("127.0.0.1:{}", ports::free()?);
+    let spec = json!({"uri": format!("hdfs://ns/{CONTAINER}"), "options": {
+        "nameNodes": [silent.address(), gone, store.name_node()], "user": "hdfs", "timeout": "2s",
+    }});
+    let origin = open(&origins, &spec).await?;
+    let mut collected = Collected::default();
+    origin.list(&mut collected).await?;
+    let (size, validator) = &collected.objects["closed/a/1"];
+    let wanted = Wanted { key: "closed/a/1", validator, size: *size, range: 1..4 };
+    assert_eq!(read(origin.get(wanted).await?).await?, b"ush");
+
+    // A listing of more than one page goes on where it was interrupted.
+    let mut again = Restarting { collected: Collected::default(), store: Some(&mut store) };
+    origin.list(&mut again).await?;
+    assert!(again.store.is_none() && again.collected.objects == collected.objects);
+    dir.remove();
+    Ok(())
+}
+
 #[test]
 fn datasets_of_every_kind_of_store_are_listed_and_fetched() -> Result<()> {
-    let hosts = json!({"httpOrigins": {"allowedHosts": ["127.0.0.1"]}});
+    let hosts = json!({"allowedHosts": ["127.0.0.1"]});
+    let hosts = json!({"httpOrigins": hosts, "hdfsOrigins": hosts});
     e2e(&nodes(1).agent_config(&hosts), async |cluster| {
         let gcs = Gcs::start(cluster.dir()).await?;
         let azurite = Azurite::start(cluster.dir()).await?;
         let nginx = Nginx::start(cluster.dir()).await?;
+        let hdfs = Hdfs::start(cluster.dir()).await?;
         let content = vec![7; 1 << 20];
         gcs.put("images/1.bin", &content).await?;
         azurite.put("images/1.bin", &content).await?;
         nginx.put("private/images/1.bin", &content)?;
+        hdfs.put("images/1.bin", &content).await?;
         let account =
             json!({"client_email": "x", "private_key_id": "x", "private_key": "x", "disable_oauth": true});
         for (name, values) in [
@@ -235,8 +359,12 @@ fn datasets_of_every_kind_of_store_are_listed_and_fetched() -> Result<()> {
             ("gs", gs, json!({"endpoint": gcs.endpoint()})),
             ("az", az, json!({"endpoint": azurite.endpoint(), "account": ACCOUNT})),
             ("http", format!("{}/private/images/", nginx.endpoint()), json!({})),
+            ("hdfs", format!("hdfs://{}/{CONTAINER}/images", hdfs.name_node()), json!({})),
         ] {
-            let origin = json!({"uri": uri, "secretRef": {"name": name}, "options": options});
+            let mut origin = json!({"uri": uri, "options": options});
+            if name != "hdfs" {
+                origin["secretRef"] = json!({"name": name});
+            }
             cluster.dataset(name, json!({"origins": [origin]})).await?;
             let status = cluster.listed(name).await?;
             assert_eq!(

@@ -43,6 +43,8 @@ pub struct Config {
     pub file_origins: FileOrigins,
     /// What `http://` and `https://` origins may be.
     pub http_origins: HttpOrigins,
+    /// What `hdfs://` origins may be.
+    pub hdfs_origins: HdfsOrigins,
     /// How kubelet mounts datasets into pods.
     pub csi: CsiSection,
     /// How datasets are read that are not wholly on the node.
@@ -129,6 +131,17 @@ pub struct HttpOrigins {
     pub allowed_hosts: Vec<String>,
 }
 
+/// The `hdfsOrigins` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HdfsOrigins {
+    /// Hosts of name nodes that `hdfs://` origins may name: `HOST` or `*.DOMAIN`, both also with
+    /// `:PORT`, or `*` for all; with none, such origins are refused. Whoever may write a Dataset
+    /// reads as any user there, since nobody has to prove who they are, and agents connect to
+    /// whatever data nodes those hosts name.
+    pub allowed_hosts: Vec<String>,
+}
+
 /// The `csi` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -175,6 +188,7 @@ impl Default for Config {
             origin: OriginConfig::default(),
             file_origins: FileOrigins::default(),
             http_origins: HttpOrigins::default(),
+            hdfs_origins: HdfsOrigins::default(),
             csi: CsiSection::default(),
             fuse: FuseSection::default(),
             admin: AdminConfig::default(),

@@ -2,7 +2,8 @@
 
 use super::OriginError;
 use super::error::shown;
-use super::site;
+use super::{hdfs, site};
+use hearth_api::OriginOptions;
 use hearth_core::manifest::ManifestOrigin;
 use hearth_core::object::AccessDomain;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub enum Address {
     },
     /// `http://host/path` or `https://host/path`.
     Site(site::Place),
+    /// `hdfs://host/path`.
+    Hdfs(hdfs::Place),
     /// `file:///path`.
     File {
         /// The directory.
@@ -44,23 +47,17 @@ pub struct Bucket {
 impl Address {
     /// Where a Dataset's origin is.
     pub fn of(spec: &hearth_api::Origin) -> Result<Self, OriginError> {
-        let options = spec.options.as_ref();
-        let endpoint = options.and_then(|options| options.endpoint.as_deref());
-        let endpoint = endpoint.map(|given| given.trim_end_matches('/').to_ascii_lowercase());
-        let account = options.and_then(|options| options.account.as_deref());
-        let list = options.is_some_and(|options| options.file_list);
-        Self::parse(&spec.uri, endpoint, account, list)
+        Self::parse(&spec.uri, spec.options.as_ref())
     }
 
-    fn parse(
-        uri: &str,
-        endpoint: Option<String>,
-        account: Option<&str>,
-        list: bool,
-    ) -> Result<Self, OriginError> {
+    fn parse(uri: &str, options: Option<&OriginOptions>) -> Result<Self, OriginError> {
+        let endpoint = options.and_then(|options| options.endpoint.as_deref());
+        let endpoint = endpoint.map(|given| given.trim_end_matches('/').to_ascii_lowercase());
         let wrong = |why: &str| OriginError::Refused(format!("origin uri \"{}\" {why}", shown(uri)));
         let Some((scheme, rest)) = uri.split_once("://") else {
-            return Err(wrong("has no scheme: s3://, gs://, az://, http(s):// and file:// are supported"));
+            return Err(wrong(
+                "has no scheme: s3://, gs://, az://, http(s)://, hdfs:// and file:// are supported",
+            ));
         };
         match scheme {
             "s3" => Bucket::parse(rest, endpoint).map(Self::S3).map_err(|why| wrong(&why)),
@@ -70,7 +67,7 @@ impl Address {
                 let plain = |name: &&str| {
                     !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
                 };
-                let account = account.filter(plain).ok_or_else(|| {
+                let account = options.and_then(|options| options.account.as_deref()).filter(plain).ok_or_else(|| {
                     wrong(
                         "needs options.account, the storage account's name of lower-case letters and digits",
                     )
@@ -78,9 +75,13 @@ impl Address {
                 Ok(Self::Az { container, account: account.to_owned() })
             }
             "file" => directory(rest).map(|directory| Self::File { directory }).map_err(wrong),
-            "http" | "https" => site::Place::parse(uri, list).map(Self::Site).map_err(wrong),
+            "http" | "https" => {
+                let list = options.is_some_and(|options| options.file_list);
+                site::Place::parse(uri, list).map(Self::Site).map_err(wrong)
+            }
+            "hdfs" => hdfs::Place::parse(rest, options).map(Self::Hdfs).map_err(|why| wrong(&why)),
             _ => Err(wrong(
-                "has a scheme that is not supported: s3://, gs://, az://, http(s):// and file:// are",
+                "has a scheme that is not supported: s3://, gs://, az://, http(s)://, hdfs:// and file:// are",
             )),
         }
     }
@@ -93,6 +94,7 @@ impl Address {
             Self::Gs(bucket) => bucket.uri("gs", None),
             Self::Az { container, account } => container.uri("az", Some(account)),
             Self::Site(place) => place.uri(),
+            Self::Hdfs(place) => place.uri(),
             Self::File { directory } => format!("file://{}", directory.display()),
         }
     }
@@ -111,7 +113,7 @@ impl Address {
         let key_prefix = match self {
             Self::S3(bucket) | Self::Gs(bucket) | Self::Az { container: bucket, .. } => bucket.prefix.clone(),
             // Keys of a directory are relative to it.
-            Self::Site(_) | Self::File { .. } => String::new(),
+            Self::Site(_) | Self::Hdfs(_) | Self::File { .. } => String::new(),
         };
         ManifestOrigin {
             domain,
@@ -179,7 +181,8 @@ mod tests {
     }
 
     fn parse(uri: &str) -> Result<Address, OriginError> {
-        Address::parse(uri, None, Some("acct"), false)
+        let account = Some("acct".to_owned());
+        Address::parse(uri, Some(&OriginOptions { account, ..OriginOptions::default() }))
     }
 
     #[test]
@@ -194,6 +197,7 @@ mod tests {
             ("az://$web", "az://$web?account=acct", ""),
             ("https://H:443/a//b/./c", "https://h/a//b/c", ""),
             ("http://h", "http://h/", ""),
+            ("hdfs://NN:9000/a//b/", "hdfs://nn:9000/a/b", ""),
             ("file:///data//set/./", "file:///data/set", ""),
         ] {
             let address = parse(uri).unwrap();
@@ -225,6 +229,8 @@ mod tests {
             "http://",
             "http://u@h/",
             "http://h/?x",
+            "hdfs://",
+            "hdfs://u@h/x",
             "file://host/x",
             "file:///../x",
             "",
@@ -234,14 +240,15 @@ mod tests {
             assert!(error.to_string().starts_with("origin uri"), "{error}");
         }
         for account in [None, Some(""), Some("a.evil/")] {
-            let error = Address::parse("az://box", None, account, false).unwrap_err().to_string();
+            let options = OriginOptions { account: account.map(str::to_owned), ..OriginOptions::default() };
+            let error = Address::parse("az://box", Some(&options)).unwrap_err().to_string();
             assert!(error.contains("needs options.account"), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_canonical_uri_is_its_own(uri in "((s3|gs|https?)://[a-z]{3}|file://)(/\\PC{0,5}){0,4}") {
+        fn a_canonical_uri_is_its_own(uri in "((s3|gs|https?|hdfs)://[a-z]{3}|file://)(/\\PC{0,5}){0,4}") {
             if let Ok(address) = parse(&uri) {
                 prop_assert_eq!(parse(&address.uri()).map(|again| again.uri()), Ok(address.uri()));
             }

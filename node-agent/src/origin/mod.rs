@@ -5,12 +5,16 @@
 
 mod address;
 mod az;
+mod budget;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+mod connection;
 mod error;
 mod file;
 mod find;
 mod gs;
+mod hdfs;
+mod hosts;
 mod identity;
 mod retry;
 pub(crate) mod s3;
@@ -21,13 +25,17 @@ pub use address::{Address, Bucket};
 pub use error::OriginError;
 pub(crate) use error::shown;
 pub use file::AllowedRoots;
+pub use hdfs::Place as HdfsPlace;
+pub use hosts::AllowedHosts;
 pub use retry::{Pauses, Retries, RetryConfig};
-pub use site::{AllowedHosts, Listed, Place as SitePlace};
+pub use site::{Listed, Place as SitePlace};
 
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
+use budget::Budgets;
 use bytes::Bytes;
+use connection::{Connection, Limits};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_core::manifest::SkipReason;
@@ -36,8 +44,9 @@ use identity::{Identities, PlatformIdentity};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use web::{Budgets, Clients, Connection, Dialect, Limits, Web};
+use web::{Clients, Dialect, Web};
 
 /// Takes what an origin lists.
 pub trait Sink: Send {
@@ -118,13 +127,26 @@ pub trait Origin: Send + Sync + fmt::Debug {
     fn get<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, Result<ByteStream, OriginError>>;
 }
 
+/// Where origins may be, beyond the stores of clouds: nowhere by default.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Of `file://`.
+    pub roots: AllowedRoots,
+    /// Of `http://` and `https://`.
+    pub web_servers: AllowedHosts,
+    /// Of `hdfs://`.
+    pub name_nodes: AllowedHosts,
+}
+
 /// Opens origins: all that their providers share.
 #[derive(Debug)]
 pub struct Origins {
+    /// Longest time without a byte.
+    timeout: Duration,
     clients: Clients,
+    clusters: hdfs::Clusters,
     budgets: Budgets,
-    roots: AllowedRoots,
-    hosts: AllowedHosts,
+    allowed: Allowed,
     proxies: AllowedHosts,
     page_by_page: s3::PageByPage,
     threads: file::Threads,
@@ -138,16 +160,16 @@ impl Origins {
     /// Prepares what the providers share.
     pub fn new(
         config: &OriginConfig,
-        roots: AllowedRoots,
-        hosts: AllowedHosts,
+        allowed: Allowed,
         secrets: Secrets,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
+            timeout: config.read_timeout,
             clients: Clients::new(config)?,
+            clusters: hdfs::Clusters::default(),
             budgets: Budgets::default(),
-            roots,
-            hosts,
+            allowed,
             proxies: AllowedHosts::new(config.allowed_proxies.clone()),
             page_by_page: s3::PageByPage::default(),
             threads: file::Threads::default(),
@@ -194,14 +216,30 @@ impl Origins {
                 self.web(spec, uri, az::Az { place, credentials })
             }
             Address::Site(place) => {
-                self.hosts.check(place.folder())?;
+                self.allowed.web_servers.check_url("httpOrigins.allowedHosts", place.folder())?;
                 let credentials = site::Credentials::choose(identities);
                 credentials.get().await?;
                 self.web(spec, uri, site::Site { place, credentials })
             }
+            Address::Hdfs(place) => {
+                for (host, port) in place.asked().hosts() {
+                    self.allowed.name_nodes.check("hdfsOrigins.allowedHosts", host, port)?;
+                }
+                let options = spec.options.as_ref();
+                let timeout = Connection::of(options)?.timeout.unwrap_or(self.timeout);
+                let budget = self.budgets.of(uri, Limits::of(options)?);
+                let (retries, metrics) = (self.retries.clone(), self.metrics.clone());
+                let origin = hdfs::Hdfs::open(place, &self.clusters, timeout, budget, retries, metrics)?;
+                Ok(Arc::new(origin))
+            }
             Address::File { directory } => Ok(Arc::new(
-                file::FileOrigin::open(&self.roots, directory, self.threads.clone(), self.metrics.clone())
-                    .await?,
+                file::FileOrigin::open(
+                    &self.allowed.roots,
+                    directory,
+                    self.threads.clone(),
+                    self.metrics.clone(),
+                )
+                .await?,
             )),
         }
     }
@@ -214,7 +252,8 @@ impl Origins {
     ) -> Result<Arc<dyn Origin>, OriginError> {
         let options = spec.options.as_ref();
         if let Some(proxy) = options.and_then(|options| options.proxy.as_deref()) {
-            let is_allowed = proxy.parse().is_ok_and(|proxy| self.proxies.check(&proxy).is_ok());
+            let allows = |proxy| self.proxies.check_url("origin.allowedProxies", &proxy).is_ok();
+            let is_allowed = proxy.parse().is_ok_and(allows);
             if !is_allowed {
                 return Err(OriginError::Refused(format!(
                     "options.proxy is \"{}\", and origin.allowedProxies of the node agents' configuration does not name its host",

@@ -14,7 +14,7 @@ use hearth_node_agent::datasets::Datasets;
 use hearth_node_agent::fill::{Demands, Fill, FillParts};
 use hearth_node_agent::manifests::Manifests;
 use hearth_node_agent::metrics::Metrics;
-use hearth_node_agent::origin::{Address, AllowedHosts, AllowedRoots, OriginError, Origins, Sink};
+use hearth_node_agent::origin::{Address, Allowed, OriginError, Origins, Sink};
 use hearth_node_agent::store::{Store, StoreConfig};
 use hearth_tests::s3::{ACCESS_KEY, REGION, SECRET_KEY};
 use kube::client::Body;
@@ -34,13 +34,7 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
     let dataset = dataset(job)?;
     let metrics = Arc::new(Metrics::new()?);
     let config = OriginConfig { concurrency: CONCURRENCY, ..OriginConfig::default() };
-    let origins = Arc::new(Origins::new(
-        &config,
-        AllowedRoots::default(),
-        AllowedHosts::default(),
-        secrets(),
-        metrics.clone(),
-    )?);
+    let origins = Arc::new(Origins::new(&config, Allowed::default(), secrets(), metrics.clone())?);
     let manifest = list(&origins, &dataset).await?;
     let encoding = manifest.encode();
     let hash = ManifestHash::of(&encoding);

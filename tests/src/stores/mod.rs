@@ -2,6 +2,7 @@
 
 pub mod azurite;
 pub mod gcs;
+pub mod hdfs;
 pub mod nginx;
 
 use anyhow::{Result, bail};

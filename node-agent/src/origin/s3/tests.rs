@@ -5,7 +5,7 @@ use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
 use crate::origin::conformance::{self, Collected, Fixture, read};
-use crate::origin::{AllowedHosts, AllowedRoots, Origin, OriginError, Origins, RetryConfig, Wanted};
+use crate::origin::{Allowed, Origin, OriginError, Origins, RetryConfig, Wanted};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ pub(crate) fn origins(retry: RetryConfig) -> Origins {
     });
     let config = OriginConfig { retry, read_timeout: Duration::from_secs(5), ..OriginConfig::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    Origins::new(&config, AllowedRoots::default(), AllowedHosts::default(), secrets, metrics).unwrap()
+    Origins::new(&config, Allowed::default(), secrets, metrics).unwrap()
 }
 
 pub(crate) fn spec(endpoint: &str, bucket: &str, prefix: &str) -> hearth_api::Origin {

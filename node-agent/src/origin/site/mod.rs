@@ -4,12 +4,10 @@
 //! A web server lists no sizes that could be relied on: each file is asked for them by HEAD.
 
 mod credentials;
-mod hosts;
 mod list;
 mod page;
 mod place;
 
-pub use hosts::AllowedHosts;
 pub use place::{Listed, Place};
 
 pub(super) use credentials::Credentials;

@@ -4,7 +4,7 @@ use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
 use crate::origin::conformance::{Collected, read};
-use crate::origin::{AllowedHosts, AllowedRoots, Origin, OriginError, Origins, RetryConfig, Wanted};
+use crate::origin::{Allowed, AllowedHosts, Origin, OriginError, Origins, RetryConfig, Wanted};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -47,7 +47,8 @@ async fn open(hosts: &[&str], uri: &str, more: serde_json::Value) -> Result<Arc<
     let secrets = Secrets::new(|_, _| {
         Box::pin(std::future::ready(Ok(BTreeMap::from([("token".to_owned(), b"hush".to_vec())]))))
     });
-    let origins = Origins::new(&config, AllowedRoots::default(), hosts, secrets, metrics).unwrap();
+    let allowed = Allowed { web_servers: hosts, ..Allowed::default() };
+    let origins = Origins::new(&config, allowed, secrets, metrics).unwrap();
     let mut spec = json!({"uri": uri});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     origins.open("ns", &serde_json::from_value(spec).unwrap()).await

@@ -1,7 +1,7 @@
 //! The HTTP clients of origins.
 
-use super::connection::Connection;
 use crate::config::OriginConfig;
+use crate::origin::connection::Connection;
 use crate::origin::{OriginError, shown};
 use anyhow::Context;
 use lru::LruCache;

@@ -2,10 +2,8 @@
 //! and how what comes is held to what was wanted.
 
 mod answer;
-mod budget;
 mod check;
 mod client;
-mod connection;
 mod endpoint;
 mod pages;
 pub(super) mod percent;
@@ -14,17 +12,15 @@ pub(super) mod time;
 #[cfg(test)]
 pub(super) use answer::tests::refusal;
 pub(super) use answer::{Meaning, Refusal};
-pub(super) use budget::{Budget, Budgets};
 pub(super) use check::{condition, quoted, same};
 pub(super) use client::Clients;
-pub(super) use connection::{Connection, Limits};
 pub(super) use endpoint::Endpoint;
 pub(super) use pages::{Pages, Taken, below, unreadable};
 
+use super::budget::Budget;
 use super::find::Finder;
 use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Turn, Urgency, Wanted};
 use crate::metrics::Metrics;
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::Method;
@@ -244,17 +240,10 @@ impl<D: Dialect> Web<D> {
         }
         check::extent(&name, &shown, wanted, whole, &response)?;
         let bytes = self.metrics.origin_bytes.with_label_values(&[D::SCHEME]);
-        let budget = self.budget.clone();
-        let stream = response.bytes_stream().then(move |chunk| {
-            let chunk = chunk.map_err(|error| answer::unavailable(&name, error));
-            bytes.inc_by(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
-            let budget = budget.clone();
-            async move {
-                budget.came(chunk.as_ref().map_or(0, Bytes::len)).await;
-                chunk
-            }
-        });
-        Ok(stream.boxed())
+        let chunks = response
+            .bytes_stream()
+            .map(move |chunk| chunk.map_err(|error| answer::unavailable(&name, error)));
+        Ok(self.budget.paced(chunks, bytes))
     }
 
     fn unavailable(&self, error: reqwest::Error) -> OriginError {

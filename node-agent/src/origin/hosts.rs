@@ -1,13 +1,13 @@
-//! Which web servers origins may name.
+//! Which hosts origins may name that are no stores of a cloud.
 //!
 //! An agent reaches what a Dataset's author may not: services of the cluster, other agents
 //! of the node, the cloud's metadata. So a host is refused until the operator allows it.
 
-use crate::origin::{OriginError, shown};
+use super::{OriginError, shown};
 use reqwest::Url;
 
-/// The hosts that `http://` and `https://` origins may name: `HOST`, `*.DOMAIN`, both also
-/// with `:PORT`, or `*` for all.
+/// The hosts that origins of one kind may name: `HOST`, `*.DOMAIN`, both also with `:PORT`,
+/// or `*` for all.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedHosts(Vec<String>);
 
@@ -17,18 +17,22 @@ impl AllowedHosts {
         Self(hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect())
     }
 
-    /// Refuses a URL whose host is not allowed.
-    pub(in crate::origin) fn check(&self, url: &Url) -> Result<(), OriginError> {
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
+    /// Refuses a host that is not allowed; `setting` is where the configuration names those that are.
+    pub(super) fn check(&self, setting: &str, host: &str, port: u16) -> Result<(), OriginError> {
         if self.0.iter().any(|allowed| matches(allowed, host, port)) {
             return Ok(());
         }
         Err(OriginError::Refused(format!(
-            "host {} is not allowed: httpOrigins.allowedHosts of the node agents' configuration {}",
+            "host {} is not allowed: {setting} of the node agents' configuration {}",
             shown(host),
             if self.0.is_empty() { "names none".to_owned() } else { format!("names {}", self.0.join(", ")) }
         )))
+    }
+
+    /// Likewise for the host of a URL.
+    pub(super) fn check_url(&self, setting: &str, url: &Url) -> Result<(), OriginError> {
+        let port = url.port_or_known_default().unwrap_or_default();
+        self.check(setting, url.host_str().unwrap_or_default(), port)
     }
 }
 
@@ -54,7 +58,7 @@ mod tests {
     fn only_named_hosts_are_allowed() {
         let allowed = |hosts: &[&str], url: &str| {
             let hosts = AllowedHosts::new(hosts.iter().map(|host| (*host).to_owned()).collect());
-            hosts.check(&Url::parse(url).unwrap()).is_ok()
+            hosts.check_url("some.setting", &Url::parse(url).unwrap()).is_ok()
         };
         for url in ["http://h/", "http://169.254.169.254/latest/"] {
             assert!(!allowed(&[], url) && allowed(&["*"], url));

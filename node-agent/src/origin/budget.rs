@@ -1,9 +1,12 @@
 //! Keeps what this node asks of an origin within what its Dataset allows.
 
 use super::connection::Limits;
-use crate::origin::{Turn, Urgency};
+use super::{ByteStream, OriginError, Turn, Urgency};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,7 +20,7 @@ const SLICE: u32 = 64 << 10;
 const OF_ONE_REQUEST: u32 = 4 << 20;
 
 /// What may still be asked of one origin.
-pub(in crate::origin) struct Budget {
+pub(super) struct Budget {
     at_once: Option<Arc<Semaphore>>,
     /// Where requests stand that nobody waits for: only the first of them is among the others.
     background: tokio::sync::Mutex<()>,
@@ -68,8 +71,27 @@ impl Budget {
         }
     }
 
+    /// The bytes of an answer, no faster than is allowed and counted as they come.
+    pub(super) fn paced(
+        self: &Arc<Self>,
+        chunks: impl Stream<Item = Result<Bytes, OriginError>> + Send + 'static,
+        counter: IntCounter,
+    ) -> ByteStream {
+        let budget = self.clone();
+        let paced = chunks.then(move |chunk| {
+            let budget = budget.clone();
+            let length = chunk.as_ref().map_or(0, Bytes::len);
+            counter.inc_by(length as u64);
+            async move {
+                budget.came(length).await;
+                chunk
+            }
+        });
+        paced.boxed()
+    }
+
     /// Waits until bytes that have come would have come at the rate that is allowed.
-    pub(super) async fn came(&self, bytes: usize) {
+    async fn came(&self, bytes: usize) {
         let Some((limiter, slice)) = &self.bytes else { return };
         let mut left = bytes;
         while let Some(next) = NonZeroU32::new(u32::try_from(left).unwrap_or(u32::MAX).min(slice.get())) {
@@ -91,12 +113,12 @@ impl fmt::Debug for Budget {
 /// The budgets in use, by the origin's canonical URI and what is allowed: all that read one origin
 /// under the same limits share them.
 #[derive(Debug, Default)]
-pub(in crate::origin) struct Budgets {
+pub(super) struct Budgets {
     known: Mutex<HashMap<(String, Limits), Weak<Budget>>>,
 }
 
 impl Budgets {
-    pub(in crate::origin) fn of(&self, uri: String, limits: Limits) -> Arc<Budget> {
+    pub(super) fn of(&self, uri: String, limits: Limits) -> Arc<Budget> {
         let mut known = self.known.lock();
         known.retain(|_, budget| budget.strong_count() > 0);
         let entry = known.entry((uri, limits)).or_default();

@@ -1,6 +1,6 @@
 //! How a Dataset wants its origin to be reached and spared.
 
-use crate::origin::{OriginError, shown};
+use super::{OriginError, shown};
 use hearth_api::OriginOptions;
 use hearth_core::quantity;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ const MOST_AT_ONCE: u32 = 1024;
 
 /// What makes a client of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(in crate::origin) struct Connection {
+pub(super) struct Connection {
     /// Longest time without a byte.
     pub(super) timeout: Option<Duration>,
     /// URL of a proxy for all requests.
@@ -23,7 +23,7 @@ pub(in crate::origin) struct Connection {
 
 /// What this node asks of an origin at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(in crate::origin) struct Limits {
+pub(super) struct Limits {
     /// Requests at one time.
     pub(super) at_once: Option<NonZeroU32>,
     pub(super) requests_per_second: Option<NonZeroU32>,
@@ -31,7 +31,7 @@ pub(in crate::origin) struct Limits {
 }
 
 impl Connection {
-    pub(in crate::origin) fn of(options: Option<&OriginOptions>) -> Result<Self, OriginError> {
+    pub(super) fn of(options: Option<&OriginOptions>) -> Result<Self, OriginError> {
         let Some(options) = options else { return Ok(Self::default()) };
         let timeout = options.timeout.as_deref().map(|text| match humantime::parse_duration(text) {
             Ok(timeout) if TIMEOUTS.contains(&timeout) => Ok(timeout),
@@ -46,7 +46,7 @@ impl Connection {
 }
 
 impl Limits {
-    pub(in crate::origin) fn of(options: Option<&OriginOptions>) -> Result<Self, OriginError> {
+    pub(super) fn of(options: Option<&OriginOptions>) -> Result<Self, OriginError> {
         let Some(options) = options else { return Ok(Self::default()) };
         let count = |field, given: Option<i32>, most: u32| match given {
             None => Ok(None),
