@@ -60,7 +60,7 @@ struct Model {
 impl Model {
     fn start(seed: u64, target: &Path, plain: &Path) -> Result<Self> {
         let mut command = Command::new("python3");
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/model.py"));
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/conformance/model.py"));
         command.arg(seed.to_string()).arg(target).arg(plain);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut program = command.spawn().context("cannot start python3")?;

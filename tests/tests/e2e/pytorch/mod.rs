@@ -15,7 +15,7 @@ const BLOCK: usize = hearth_core::block::BLOCK_SIZE as usize;
 
 /// What the loop says that it has read below `root`.
 fn looped(root: &Path) -> Result<String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/loop.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/pytorch/loop.py");
     let python = python::with_torch().context("there is no PyTorch any more")?;
     let output = Command::new(python).arg(script).arg(root).output().context("cannot start python3")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -43,7 +43,7 @@ fn a_test_that_is_killed() -> Result<()> {
 async fn nothing_survives_a_killed_test() -> Result<()> {
     let dir = RunDir::create("killed")?;
     let mut test = std::process::Command::new(std::env::current_exe()?)
-        .args(["--exact", "a_test_that_is_killed"])
+        .args(["--exact", "control_plane::a_test_that_is_killed"])
         .env("HEARTH_TEST_KILLED", dir.path())
         .spawn()?;
     let pid = eventually("the child to start", PATIENCE, async || {

@@ -41,7 +41,7 @@ async fn upload(cluster: &Cluster) -> Result<()> {
 
 /// What a program sees at `target`.
 fn observe(target: &Path) -> Result<Value> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/semantics/observe.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/semantics/observe.py");
     let output = Command::new("python3").arg(script).arg(target).args([BIG, SMALL]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).context("the observer printed no JSON")

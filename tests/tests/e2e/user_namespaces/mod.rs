@@ -20,7 +20,7 @@ const DIGEST: &str = "92b2fa58028958317e408bd84ecfa70f5ee35b121991dbc232c49d1663
 const MAPS_FUSE: (u32, u32) = (6, 12);
 
 fn script(arguments: &[&str]) -> Result<String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/user_namespaces/mapped.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/user_namespaces/mapped.py");
     let output = Command::new("python3").arg(script).args(arguments).output()?;
     ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)

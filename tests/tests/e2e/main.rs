@@ -1,0 +1,37 @@
+//! The end-to-end tests: one program, which is linked once. Each test has a cluster of its own.
+
+mod admission;
+mod certificates;
+mod claims;
+mod conformance;
+mod control_plane;
+mod cron_warmups;
+mod csi_sanity;
+mod dataset_replicas;
+mod demo;
+mod eviction;
+mod failures;
+mod identity;
+mod kills;
+mod locality;
+mod logs;
+mod manifests;
+mod observability;
+mod origins;
+mod owners;
+mod placement;
+mod pytorch;
+mod real_nodes;
+mod removal;
+mod replicas;
+mod resources;
+mod s3;
+mod second_scheduler;
+mod semantics;
+mod shutdown;
+mod stores;
+mod takeover;
+mod uninstall;
+mod user_namespaces;
+mod versions;
+mod warmup;
