@@ -1,14 +1,10 @@
 //! With whose identity an origin is read.
 
-use super::OriginError;
+use super::{OriginError, token_client};
 use crate::config::OriginConfig;
 use crate::credentials::{SecretValues, Secrets};
 use parking_lot::Mutex;
 use std::fmt;
-use std::time::Duration;
-
-/// The platform's identity is asked for at an address of the node or the cloud.
-const PLATFORM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who reads an origin; `P` is the agents' own identity in the terms of the store.
 pub(super) enum Identity<P> {
@@ -179,20 +175,15 @@ impl<P: Clone> Made<P> {
     }
 }
 
-/// The options by which `object_store` asks for the platform's identity.
-pub(super) fn platform_client() -> object_store::ClientOptions {
-    object_store::ClientOptions::new().with_connect_timeout(PLATFORM_TIMEOUT).with_timeout(PLATFORM_TIMEOUT)
-}
-
 impl<P> Identity<P> {
     /// No token was given for requests to `store`.
     pub(super) fn no_token(&self, store: &str, error: &object_store::Error) -> OriginError {
         match self {
-            Self::Secret(_) => OriginError::Denied(format!(
-                "no token is given for {}: {}",
-                self.shown(),
-                super::shown(&error.to_string())
-            )),
+            Self::Secret(_) => {
+                let who = self.shown();
+                let failed = format!("a token for {who} is not to be had now");
+                token_client::no_token(error, &format!("no token is given for {who}"), &failed)
+            }
             Self::Platform(_) | Self::Anonymous => no_identity(store, error),
         }
     }
@@ -200,10 +191,13 @@ impl<P> Identity<P> {
 
 /// The agents have no identity for a kind of store.
 pub(super) fn no_identity(store: &str, error: &object_store::Error) -> OriginError {
-    OriginError::Denied(format!(
-        "the node agents have no identity of their own for {store}, and the Dataset names no secretRef: {}",
-        super::shown(&error.to_string())
-    ))
+    let refused = format!(
+        "the node agents have no identity of their own for {store}, and the Dataset names no secretRef"
+    );
+    let failed = format!(
+        "the node agents' own identity for {store} is not to be had now, and the Dataset names no secretRef"
+    );
+    token_client::no_token(error, &refused, &failed)
 }
 
 #[cfg(test)]

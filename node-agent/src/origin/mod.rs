@@ -15,6 +15,7 @@ mod identity;
 mod retry;
 pub(crate) mod s3;
 mod site;
+mod token_client;
 mod web;
 
 pub use address::{Address, Bucket};

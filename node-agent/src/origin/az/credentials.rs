@@ -2,7 +2,8 @@
 
 use crate::credentials::SecretValues;
 use crate::origin::OriginError;
-use crate::origin::identity::{Identities, Identity, Made, no_identity, platform_client};
+use crate::origin::identity::{Identities, Identity, Made, no_identity};
+use crate::origin::token_client;
 use object_store::azure::{AzureConfigKey, AzureCredential, AzureCredentialProvider, MicrosoftAzureBuilder};
 use std::sync::Arc;
 
@@ -77,8 +78,9 @@ fn of_secret(values: &SecretValues, account: &str) -> Result<AzureCredentialProv
 
 fn provider(builder: MicrosoftAzureBuilder, account: &str) -> object_store::Result<AzureCredentialProvider> {
     // The container's name is only there to satisfy the builder.
-    let builder = builder.with_account(account).with_container_name("unused");
-    Ok(builder.with_client_options(platform_client()).build()?.credentials().clone())
+    let builder = builder.with_account(account).with_container_name("unused").with_retry(token_client::once());
+    let builder = builder.with_client_options(token_client::options());
+    Ok(builder.with_http_connector(token_client::Connector::default()).build()?.credentials().clone())
 }
 
 #[cfg(test)]

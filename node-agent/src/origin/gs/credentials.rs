@@ -2,7 +2,8 @@
 
 use crate::credentials::SecretValues;
 use crate::origin::OriginError;
-use crate::origin::identity::{Identities, Identity, Made, no_identity, platform_client};
+use crate::origin::identity::{Identities, Identity, Made, no_identity};
+use crate::origin::token_client;
 use object_store::gcp::{GcpCredential, GcpCredentialProvider, GoogleCloudStorageBuilder};
 use std::sync::Arc;
 
@@ -53,8 +54,9 @@ fn of_secret(values: &SecretValues) -> Result<GcpCredentialProvider, OriginError
 
 fn provider(builder: GoogleCloudStorageBuilder) -> object_store::Result<GcpCredentialProvider> {
     // The bucket's name is only there to satisfy the builder.
-    let store = builder.with_bucket_name("unused").with_client_options(platform_client()).build()?;
-    Ok(store.credentials().clone())
+    let builder = builder.with_bucket_name("unused").with_http_connector(token_client::Connector::default());
+    let builder = builder.with_client_options(token_client::options()).with_retry(token_client::once());
+    Ok(builder.build()?.credentials().clone())
 }
 
 #[cfg(test)]

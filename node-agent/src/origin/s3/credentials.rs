@@ -2,7 +2,8 @@
 
 use crate::credentials::SecretValues;
 use crate::origin::OriginError;
-use crate::origin::identity::{Identities, Identity, no_identity, platform_client};
+use crate::origin::identity::{Identities, Identity, no_identity};
+use crate::origin::token_client;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider};
 use std::sync::Arc;
 
@@ -18,8 +19,11 @@ impl Credentials {
     pub(in crate::origin) fn choose(of: Identities<'_>) -> Result<Self, OriginError> {
         // Which of the platform's ways is there, object_store knows; the bucket's
         // name is only there to satisfy its builder.
-        let mut builder =
-            AmazonS3Builder::from_env().with_bucket_name("unused").with_client_options(platform_client());
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name("unused")
+            .with_client_options(token_client::options())
+            .with_retry(token_client::once())
+            .with_http_connector(token_client::Connector::default());
         let unsigned = builder.get_config_value(&AmazonS3ConfigKey::SkipSignature);
         if of.spec.secret_ref.is_none() && unsigned.as_deref() == Some("true") {
             return Ok(Self(Identity::Anonymous));
