@@ -83,13 +83,13 @@ pub(super) fn no_token(error: &object_store::Error, refused: &str, failed: &str)
 mod tests {
     use super::*;
     use axum::Router;
-    use object_store::CredentialProvider;
     use object_store::azure::MicrosoftAzureBuilder;
     use std::net::SocketAddr;
 
     async fn service(status: u16) -> SocketAddr {
-        let app = Router::new()
-            .fallback(move || async move { (StatusCode::from_u16(status).unwrap(), "{\"error\": \"said\"}") });
+        let app = Router::new().fallback(move || async move {
+            (StatusCode::from_u16(status).unwrap(), "{\"error\": \"said\"}")
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });

@@ -2,6 +2,7 @@
 
 pub mod azurite;
 pub mod gcs;
+pub mod minio;
 pub mod nginx;
 
 use anyhow::{Result, bail};
