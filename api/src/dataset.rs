@@ -71,7 +71,10 @@ pub struct DatasetSpec {
     validation = Rule::new("self.uri.startsWith('s3://') || !has(self.options) || !(has(self.options.region) || has(self.options.addressing))").message("options.region and options.addressing are for s3:// origins"),
     validation = Rule::new("!self.uri.startsWith('http') || !has(self.options) || !has(self.options.endpoint)").message("options.endpoint is for stores; an http(s):// origin names its host in the uri"),
     validation = Rule::new("!has(self.options) || !has(self.options.fileList) || !self.options.fileList || (self.uri.startsWith('http') && !self.uri.endsWith('/'))").message("options.fileList is for http(s):// origins whose uri is that of a list"),
-    validation = Rule::new("!has(self.secretRef) || !has(self.options) || !has(self.options.anonymous) || !self.options.anonymous").message("options.anonymous and secretRef exclude each other")
+    validation = Rule::new("!has(self.secretRef) || !has(self.options) || !has(self.options.anonymous) || !self.options.anonymous").message("options.anonymous and secretRef exclude each other"),
+    validation = Rule::new("!has(self.serviceAccountRef) || self.uri.startsWith('s3://') || self.uri.startsWith('gs://') || self.uri.startsWith('az://')").message("serviceAccountRef is for s3://, gs:// and az:// origins"),
+    validation = Rule::new("!has(self.serviceAccountRef) || !has(self.secretRef)").message("serviceAccountRef and secretRef exclude each other"),
+    validation = Rule::new("!has(self.serviceAccountRef) || !has(self.options) || !has(self.options.anonymous) || !self.options.anonymous").message("options.anonymous and serviceAccountRef exclude each other")
 )]
 pub struct Origin {
     /// s3://BUCKET/PREFIX for S3 and compatible stores, gs://BUCKET/PREFIX for Google Cloud
@@ -94,11 +97,24 @@ pub struct Origin {
     /// GOOGLE_APPLICATION_CREDENTIALS_JSON, the JSON key of a service account; for az://
     /// AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID,
     /// AZURE_CLIENT_ID and AZURE_CLIENT_SECRET; for http(s):// token, or username and
-    /// password. Agents may read it only when a RoleBinding in that namespace grants them the
-    /// ClusterRole hearth-secret-reader. Without it the agents' own identity is used, when
-    /// their configuration lets this namespace.
+    /// password. HEARTH_ENDPOINTS names the endpoints that it is for, such as
+    /// `https://data.example:8443`, one or several: without it, what is sent as it is (tokens,
+    /// passwords, signatures in URLs) goes to Google's and Azure's own hosts only. Agents may
+    /// read it only when a RoleBinding in that namespace grants them the ClusterRole
+    /// hearth-secret-reader. Without it and serviceAccountRef the agents' own identity is used,
+    /// when their configuration lets this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretReference>,
+
+    /// A ServiceAccount in the Dataset's namespace, with whose cloud identity an s3://, gs:// or
+    /// az:// origin is read. Its annotations say which that is, as its cloud has them: for s3://
+    /// eks.amazonaws.com/role-arn; for gs:// perhaps iam.gke.io/gcp-service-account; for az://
+    /// azure.workload.identity/client-id and perhaps azure.workload.identity/tenant-id. The
+    /// annotation hearth.dev/endpoints says of it what HEARTH_ENDPOINTS says of a Secret. Agents
+    /// may ask for its tokens only when a RoleBinding in that namespace grants them the
+    /// ClusterRole hearth-token-requester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountReference>,
 
     /// How the store is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +134,14 @@ fn root() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct SecretReference {
     /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Names a ServiceAccount in the Dataset's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub struct ServiceAccountReference {
+    /// Name of the ServiceAccount.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }

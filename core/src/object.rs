@@ -24,6 +24,13 @@ impl AccessDomain {
         Self(format!("{namespace}/{}", secret.unwrap_or("")))
     }
 
+    /// The domain of a namespace's datasets that are read with the identity of one of its
+    /// ServiceAccounts.
+    pub fn of_account(namespace: &str, account: &str) -> Self {
+        // No Secret's name has a colon.
+        Self(format!("{namespace}/serviceaccount:{account}"))
+    }
+
     /// The domain as text, `namespace/secret`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -174,6 +181,16 @@ mod tests {
         assert_ne!(base, id(("a", Some("s")), "s3://b", "k", "\"2\"", 1));
         assert_ne!(base, id(("a", Some("s")), "s3://b", "k", "\"1\"", 2));
         assert_eq!(base, id(("a", Some("s")), "s3://b", "k", "\"1\"", 1));
+    }
+
+    #[test]
+    fn a_service_account_is_no_secret() {
+        let account = AccessDomain::of_account("ns", "reader");
+        for secret in [Some("reader"), None] {
+            assert_ne!(account, AccessDomain::new("ns", secret));
+        }
+        assert_ne!(account, AccessDomain::of_account("ns", "other"));
+        assert_ne!(account, AccessDomain::of_account("other", "reader"));
     }
 
     /// A changed rule would silently orphan every store: change `ID_VERSION` with it.

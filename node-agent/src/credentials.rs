@@ -1,34 +1,26 @@
 //! Secrets with credentials of origins: read when a Dataset names them, kept for a minute,
 //! never shown.
 
-use crate::origin::{OriginError, shown};
+use crate::lent::{Lent, Request};
+use crate::origin::{Destination, OriginError};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// How long a Secret is believed to be as it was.
-const KEPT: Duration = Duration::from_secs(60);
-/// How long it is not read again after it could not be, or was of no use.
-const REFUSAL_KEPT: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 type Values = BTreeMap<String, Vec<u8>>;
 type Read = dyn Fn(String, String) -> BoxFuture<'static, Result<Values, OriginError>> + Send + Sync;
-type Outcome = Result<SecretValues, OriginError>;
-/// What was last read, and when, by namespace and name.
-type Kept = HashMap<(String, String), (Instant, Outcome)>;
+
+/// The key that says which endpoints a Secret is for.
+const ENDPOINTS: &str = "HEARTH_ENDPOINTS";
 
 /// Reads Secrets of Datasets' namespaces. Clones share what is kept.
 #[derive(Clone)]
 pub struct Secrets {
     read: Arc<Read>,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Lent<SecretValues>>,
 }
 
 impl Secrets {
@@ -39,15 +31,15 @@ impl Secrets {
             let (client, account) = (client.clone(), account.clone());
             Box::pin(async move {
                 let api: Api<Secret> = Api::namespaced(client, &namespace);
-                let secret = match tokio::time::timeout(PATIENCE, api.get(&name)).await {
-                    Ok(Ok(secret)) => secret,
-                    Ok(Err(error)) => return Err(unreadable(&namespace, &name, &account, &error)),
-                    Err(_) => {
-                        return Err(OriginError::Unavailable(
-                            "the API server did not answer in time when asked for a Secret".to_owned(),
-                        ));
-                    }
+                let request = Request {
+                    verb: "read",
+                    kind: "Secret",
+                    namespace: &namespace,
+                    name: &name,
+                    role: "hearth-secret-reader",
+                    agents: &account,
                 };
+                let secret = request.answer(api.get(&name)).await?;
                 Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect())
             })
         })
@@ -67,31 +59,16 @@ impl Secrets {
         name: &str,
         parse: impl Fn(&SecretValues) -> Result<T, OriginError>,
     ) -> Result<T, OriginError> {
-        let key = (namespace.to_owned(), name.to_owned());
-        let parsed = parse(&self.values(&key).await?);
-        if parsed.is_err()
-            && let Some((until, _)) = self.kept.lock().get_mut(&key)
-        {
-            // Somebody mends it now.
-            *until = (*until).min(Instant::now() + REFUSAL_KEPT);
-        }
-        parsed
+        let read = async {
+            let values = (self.read)(namespace.to_owned(), name.to_owned()).await?;
+            Ok(SecretValues::new(namespace, name, values))
+        };
+        self.kept.get(namespace, name, read, parse).await
     }
 
-    async fn values(&self, key: &(String, String)) -> Outcome {
-        if let Some((until, outcome)) = self.kept.lock().get(key)
-            && Instant::now() < *until
-        {
-            return outcome.clone();
-        }
-        let read = (self.read)(key.0.clone(), key.1.clone()).await;
-        let outcome = read.map(|values| SecretValues::new(&key.0, &key.1, values));
-        let now = Instant::now();
-        let until = now + if outcome.is_ok() { KEPT } else { REFUSAL_KEPT };
-        let mut kept = self.kept.lock();
-        kept.retain(|_, (until, _)| now < *until);
-        kept.insert(key.clone(), (until, outcome.clone()));
-        outcome
+    /// A store refused what a Secret has.
+    pub(crate) fn doubt(&self, namespace: &str, name: &str) {
+        self.kept.doubt(namespace, name);
     }
 }
 
@@ -137,6 +114,13 @@ impl SecretValues {
         Some(std::str::from_utf8(self.0.values.get(key)?).map(str::trim).unwrap_or_default())
     }
 
+    /// Refuses endpoints that the Secret is not for; `as_it_is` when what is sent there is of
+    /// use to whoever is sent it.
+    pub(crate) fn allow(&self, to: &Destination, as_it_is: bool) -> Result<(), OriginError> {
+        let named = || (format!("Secret {}", self.0.of), format!("key {ENDPOINTS}"));
+        to.check(self.document(ENDPOINTS), as_it_is, named)
+    }
+
     /// The sentence that says what is missing.
     pub fn lacks(&self, what: &str) -> OriginError {
         OriginError::Denied(format!("Secret {} has no key {what}", self.0.of))
@@ -160,25 +144,10 @@ pub(crate) fn secret_values(pairs: &[(&str, &str)]) -> SecretValues {
     SecretValues::new("ns", "s", values.collect())
 }
 
-fn unreadable(namespace: &str, name: &str, account: &str, error: &kube::Error) -> OriginError {
-    match error {
-        kube::Error::Api(status) if status.code == 404 => {
-            OriginError::Denied(format!("Secret {namespace}/{name} does not exist"))
-        }
-        kube::Error::Api(status) if status.code == 403 => OriginError::Denied(format!(
-            "the node agents may not read Secret {namespace}/{name}: grant it with \
-             kubectl -n {namespace} create rolebinding hearth-secret-reader --clusterrole=hearth-secret-reader --serviceaccount={account}"
-        )),
-        error => OriginError::Unavailable(format!(
-            "Secret {namespace}/{name} cannot be read: {}",
-            shown(&error.to_string())
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lent::{KEPT, REFUSAL_KEPT};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test(start_paused = true)]
@@ -207,6 +176,14 @@ mod tests {
         tokio::time::advance(REFUSAL_KEPT).await;
         secrets.get("ns", "s", |_| Ok(())).await.unwrap();
         assert_eq!(reads.load(Ordering::SeqCst), 3);
+        // So is what a store refused.
+        for _ in 0..2 {
+            secrets.doubt("ns", "s");
+            secrets.get("ns", "s", |_| Ok(())).await.unwrap();
+        }
+        tokio::time::advance(REFUSAL_KEPT).await;
+        secrets.get("ns", "s", |_| Ok(())).await.unwrap();
+        assert_eq!(reads.load(Ordering::SeqCst), 4);
     }
 
     #[test]

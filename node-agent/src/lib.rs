@@ -5,6 +5,7 @@
 //! lives ([`origin`]) and kept ([`store`]). One agent of the cluster lists origins
 //! for all ([`lister`]).
 
+pub mod accounts;
 pub mod admin;
 pub mod blocks;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod evict;
 pub mod fill;
 mod fuse;
 pub mod identity;
+mod lent;
 pub mod lister;
 pub mod manifests;
 pub mod metrics;

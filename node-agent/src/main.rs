@@ -5,6 +5,8 @@ use hearth_node_agent::config::{Config, Flags};
 
 fn main() -> anyhow::Result<()> {
     hearth_runtime::tls::install_provider();
+    // Credentials and other people's data are in this memory: no core dump has them, whoever takes those.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let config = Config::load(&Flags::parse())?;
     config.check()?;
     hearth_runtime::logs::init(&config.log)?;

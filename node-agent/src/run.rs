@@ -1,5 +1,6 @@
 //! Puts the agent together and runs it: the only place that starts its tasks.
 
+use crate::accounts::Accounts;
 use crate::admin;
 use crate::blocks::Blocks;
 use crate::config::Config;
@@ -56,8 +57,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         web_servers: AllowedHosts::new(config.http_origins.allowed_hosts.clone()),
         name_nodes: AllowedHosts::new(config.hdfs_origins.allowed_hosts.clone()),
     };
-    let secrets = Secrets::of_cluster(client.clone(), format!("{}:{ACCOUNT}", config.namespace));
-    let origins = Arc::new(Origins::new(&config.origin, allowed, secrets, metrics.clone())?);
+    let agents = format!("{}:{ACCOUNT}", config.namespace);
+    let secrets = Secrets::of_cluster(client.clone(), agents.clone());
+    let accounts = Accounts::of_cluster(client.clone(), agents);
+    let origins = Arc::new(Origins::new(&config.origin, allowed, secrets, accounts, metrics.clone())?);
     let (replicas, known) = Replicas::new(&config)?;
     let manifests = Manifests::new(store.clone(), known.clone());
     let datasets = Datasets::new(client.clone());

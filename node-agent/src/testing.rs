@@ -36,6 +36,15 @@ impl FakeApi {
         self.0.lock().objects.insert(path.to_owned(), serde_json::to_value(object).unwrap());
     }
 
+    /// Refuses what is asked for at a path.
+    pub(crate) fn forbid(&self, path: &str) {
+        self.put(
+            path,
+            &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+            "message": "not allowed", "code": 403}),
+        );
+    }
+
     /// Takes the patches that came since the last time, with their paths.
     pub(crate) fn patches(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.0.lock().patches)
@@ -58,7 +67,13 @@ impl FakeApi {
             content.patches.push((path.clone(), serde_json::from_slice(&body).unwrap()));
         }
         match content.objects.get(path.trim_end_matches("/status")) {
-            Some(object) => Response::new(Body::from(object.to_string().into_bytes())),
+            Some(object) => {
+                let mut response = Response::new(Body::from(object.to_string().into_bytes()));
+                if object["kind"] == "Status" {
+                    *response.status_mut() = StatusCode::FORBIDDEN;
+                }
+                response
+            }
             None => {
                 let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
                     "message": format!("{path} is not there"), "code": 404});

@@ -40,6 +40,14 @@ const GCS_SERVER: GoProgram = GoProgram {
     names: &["fake-gcs-server"],
 };
 
+const MINIO: GoProgram = GoProgram {
+    module: "minio",
+    package: "github.com/minio/minio",
+    ldflags: "-s -w",
+    note: "the S3 server MinIO, for its token service, about 6 minutes on 2 cores",
+    names: &["minio"],
+};
+
 const CSI_SUITE: GoProgram = GoProgram {
     module: "csisanity",
     package: ".",
@@ -78,6 +86,14 @@ pub fn s3_server() -> Result<PathBuf> {
 /// When it has to be built and cannot be.
 pub fn gcs_server() -> Result<PathBuf> {
     Ok(GCS_SERVER.provide()?.join("fake-gcs-server"))
+}
+
+/// The path of the S3 server that has a token service.
+///
+/// # Errors
+/// When it has to be built and cannot be.
+pub fn minio() -> Result<PathBuf> {
+    Ok(MINIO.provide()?.join("minio"))
 }
 
 /// The paths of Node.js and of the script of Azurite, the server that speaks as Azure Blob Storage does.
@@ -141,6 +157,7 @@ pub fn prepare() -> Result<()> {
     }
     s3_server()?;
     gcs_server()?;
+    minio()?;
     azurite()?;
     hadoop()?;
     csi_suite()?;

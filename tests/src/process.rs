@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, prlimit};
 
 use crate::wait::eventually;
 
@@ -168,6 +168,19 @@ impl Process {
     pub async fn interrupt(&mut self, grace: Duration) -> Result<ExitStatus> {
         self.signal(Signal::INT);
         self.ended(grace).await
+    }
+
+    /// Has it crash as an assertion does, with core dumps allowed as far as they can be.
+    ///
+    /// # Errors
+    /// When it does not end (it is killed then).
+    pub async fn crash(&mut self) -> Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        // Its own is the test's.
+        let most = getrlimit(Resource::Core).maximum;
+        prlimit(Some(pid), Resource::Core, Rlimit { current: most, maximum: most })?;
+        self.signal(Signal::ABORT);
+        self.ended(Duration::from_secs(20)).await
     }
 
     /// Waits until it ends by itself; kills it when `within` has passed. Says how it ended.

@@ -2,6 +2,7 @@
 //! with that pod's tokens, so that it may do exactly what `manifests/` grants.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -138,10 +139,26 @@ impl Workload {
         Ok(())
     }
 
+    /// Crashes it as an assertion does, with core dumps allowed as far as they can be, and says how it ended.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub async fn crash(&mut self) -> Result<ExitStatus> {
+        self.process.take().context("it does not run")?.crash().await
+    }
+
     /// Its process id, for what a test wants to measure.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
+    }
+
+    /// All its metrics, as they are scraped.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(self.http.get(format!("{}/metrics", self.admin)).send().await?.error_for_status()?.text().await?)
     }
 
     /// The sum of all samples of a metric whose line contains every one of `labels`; none when there is no such sample.
@@ -149,8 +166,7 @@ impl Workload {
     /// # Errors
     /// When it does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<Option<f64>> {
-        let text =
-            self.http.get(format!("{}/metrics", self.admin)).send().await?.error_for_status()?.text().await?;
+        let text = self.metrics().await?;
         let mut sum = None;
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };

@@ -1,6 +1,7 @@
 //! The agent's configuration: one YAML file, the environment over it, flags over both.
 
 pub mod units;
+mod web_identity;
 
 use crate::origin::RetryConfig;
 use anyhow::{Context, ensure};
@@ -12,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use units::Size;
+pub use web_identity::{AzIdentity, GsIdentity, S3Identity, WebIdentityConfig};
 
 /// Where the configuration is when no flag says otherwise.
 const DEFAULT_FILE: &str = "/etc/hearth/node-agent.yaml";
@@ -111,6 +113,8 @@ pub struct OriginConfig {
     /// Hosts of proxies that Datasets may name: `HOST` or `*.DOMAIN`, both also with `:PORT`, or
     /// `*` for all; with none, `options.proxy` is refused. A proxy sees what is sent through it.
     pub allowed_proxies: Vec<String>,
+    /// How ServiceAccounts that Datasets name become identities of clouds.
+    pub web_identity: WebIdentityConfig,
 }
 
 /// The `fileOrigins` section.
@@ -245,6 +249,7 @@ impl Default for OriginConfig {
             ca_file: None,
             platform_identity_namespaces: Vec::new(),
             allowed_proxies: Vec::new(),
+            web_identity: WebIdentityConfig::default(),
         }
     }
 }
@@ -352,6 +357,7 @@ impl Config {
             "store.scrubRate is {}, and bytes per second such as 10Mi are allowed",
             self.store.scrub_rate
         );
+        self.origin.web_identity.check()?;
         self.store.watermarks().context("store.highWatermark and store.lowWatermark")?;
         for (name, path) in [
             ("csi.socket", &self.csi.socket),
@@ -429,6 +435,14 @@ mod tests {
             ("{nodeName: n, origin: {concurrency: 0}}", "origin.concurrency"),
             ("{nodeName: n, origin: {buffer: 1Mi}}", "origin.buffer"),
             ("{nodeName: n, origin: {retry: {budget: 2.0}}}", "origin.retry.budget"),
+            (
+                "{nodeName: n, origin: {webIdentity: {s3: {stsEndpoint: minio}}}}",
+                "origin.webIdentity.s3.stsEndpoint",
+            ),
+            (
+                "{nodeName: n, origin: {webIdentity: {gs: {audience: pool}}}}",
+                "origin.webIdentity.gs.audience",
+            ),
             ("{nodeName: n, fileOrigins: {allowedRoots: [data]}}", "fileOrigins.allowedRoots"),
             ("{nodeName: n, fuse: {readTimeout: 0s}}", "fuse.readTimeout"),
             ("{nodeName: n, csi: {socket: csi.sock}}", "csi.socket"),

@@ -142,7 +142,7 @@ impl Sources {
         for listed in manifest.origins() {
             let spec = spec_of(&dataset, listed).ok_or_else(|| {
                 OriginError::Refused(format!(
-                    "Dataset {name} names another origin or Secret than when this version was listed; the next version will be fetched"
+                    "Dataset {name} names another origin, Secret or ServiceAccount than when this version was listed; the next version will be fetched"
                 ))
             });
             origins.push(match spec {

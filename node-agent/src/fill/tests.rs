@@ -399,7 +399,10 @@ async fn another_origin_than_was_listed_is_not_read() {
     let filling = world.start(&manifest, 4, None);
     filling.want(vec![want(hash, &[], 1)]);
     let message = filling.troubled(TroubleKind::Origin).await;
-    assert!(message.contains("another origin or Secret than when this version was listed"), "{message}");
+    assert!(
+        message.contains("another origin, Secret or ServiceAccount than when this version was listed"),
+        "{message}"
+    );
     assert_eq!(world.gets(), BTreeMap::new());
     filling.stop().await;
 }

@@ -102,8 +102,11 @@ impl Address {
     /// As the manifests of a Dataset of `namespace` list it. The identity that it is read with
     /// is part of that: what it may read goes into the cache under its name.
     pub fn listed(namespace: &str, spec: &hearth_api::Origin) -> Result<ManifestOrigin, OriginError> {
-        let domain =
-            AccessDomain::new(namespace, spec.secret_ref.as_ref().map(|secret| secret.name.as_str()));
+        let secret = spec.secret_ref.as_ref().map(|secret| secret.name.as_str());
+        let domain = match &spec.service_account_ref {
+            Some(account) => AccessDomain::of_account(namespace, &account.name),
+            None => AccessDomain::new(namespace, secret),
+        };
         Ok(Self::of(spec)?.in_manifest(domain, &spec.path))
     }
 

@@ -1,19 +1,19 @@
 //! With whose identity an origin is read.
 
-use super::OriginError;
+use super::federation::{Federation, NamedAccount};
+use super::{Destination, OriginError, token_client};
 use crate::config::OriginConfig;
 use crate::credentials::{SecretValues, Secrets};
 use parking_lot::Mutex;
 use std::fmt;
-use std::time::Duration;
-
-/// The platform's identity is asked for at an address of the node or the cloud.
-const PLATFORM_TIMEOUT: Duration = Duration::from_secs(5);
+use std::sync::Arc;
 
 /// Who reads an origin; `P` is the agents' own identity in the terms of the store.
 pub(super) enum Identity<P> {
     /// Whom a Secret is of that the Dataset names.
     Secret(NamedSecret),
+    /// Who a ServiceAccount is in the cloud.
+    Account(NamedAccount),
     /// The agents themselves: environment, web identity, pod identity or instance metadata.
     Platform(P),
     /// Nobody: requests are not signed.
@@ -48,6 +48,7 @@ impl PlatformIdentity {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Identities<'a> {
     pub(super) secrets: &'a Secrets,
+    pub(super) federation: &'a Arc<Federation>,
     pub(super) platform: &'a PlatformIdentity,
     /// The Dataset's.
     pub(super) namespace: &'a str,
@@ -63,31 +64,44 @@ impl<P> Identity<P> {
         platform: impl FnOnce() -> Result<P, OriginError>,
     ) -> Result<Self, OriginError> {
         let anonymous = of.spec.options.as_ref().is_some_and(|options| options.anonymous);
-        if let Some(secret) = of.named_secret() {
-            if anonymous {
+        let chosen = match (of.named_secret(), of.named_account(), anonymous) {
+            (Some(secret), None, false) => Some(Self::Secret(secret)),
+            (None, Some(account), false) => Some(Self::Account(account)),
+            (None, None, true) => Some(Self::Anonymous),
+            (None, None, false) => None,
+            _ => {
                 return Err(OriginError::Refused(
-                    "spec.origins[].options.anonymous is set beside secretRef, and one of them is allowed"
+                    "spec.origins[] has more than one of secretRef, serviceAccountRef and options.anonymous, and one is allowed"
                         .to_owned(),
                 ));
             }
-            return Ok(Self::Secret(secret));
-        }
-        if anonymous {
-            return Ok(Self::Anonymous);
+        };
+        if let Some(chosen) = chosen {
+            return Ok(chosen);
         }
         if !of.platform.is_for(of.namespace) {
             return Err(OriginError::Denied(format!(
-                "spec.origins[].secretRef is missing: name a Secret, set options.anonymous for public data, or let the agents read with their own identity for namespace {} by origin.platformIdentityNamespaces in their configuration",
+                "spec.origins[].secretRef is missing: name a Secret or a ServiceAccount (serviceAccountRef), set options.anonymous for public data, or let the agents read with their own identity for namespace {} by origin.platformIdentityNamespaces in their configuration",
                 of.namespace
             )));
         }
         platform().map(Self::Platform)
     }
 
+    /// The store refused it: it may be another soon.
+    pub(super) fn doubt(&self) {
+        match self {
+            Self::Secret(secret) => secret.doubt(),
+            Self::Account(account) => account.doubt(),
+            Self::Platform(_) | Self::Anonymous => {}
+        }
+    }
+
     /// For sentences: whose requests they are.
     pub(super) fn shown(&self) -> String {
         match self {
-            Self::Secret(secret) => format!("the credentials in {}", secret.shown()),
+            Self::Secret(secret) => secret.credentials(),
+            Self::Account(account) => account.shown(),
             Self::Platform(_) => "the node agents' own identity".to_owned(),
             Self::Anonymous => "requests without credentials".to_owned(),
         }
@@ -118,6 +132,21 @@ impl Identities<'_> {
         }
     }
 
+    /// The ServiceAccount that the origin names.
+    fn named_account(&self) -> Option<NamedAccount> {
+        let named = self.spec.service_account_ref.as_ref()?;
+        Some(NamedAccount {
+            federation: self.federation.clone(),
+            namespace: self.namespace.to_owned(),
+            name: named.name.clone(),
+        })
+    }
+
+    /// Where requests go, of which `clouds` are the cloud's own domains.
+    pub(super) fn destination(&self, url: &str, clouds: &[&str]) -> Destination {
+        Destination::new(url, clouds, self.spec.options.as_ref())
+    }
+
     /// The Secret that the origin names.
     pub(super) fn named_secret(&self) -> Option<NamedSecret> {
         let named = self.spec.secret_ref.as_ref()?;
@@ -138,9 +167,14 @@ impl NamedSecret {
         self.secrets.get(&self.namespace, &self.name, parse).await
     }
 
+    /// The store refused what the Secret has.
+    pub(super) fn doubt(&self) {
+        self.secrets.doubt(&self.namespace, &self.name);
+    }
+
     /// For sentences.
-    pub(super) fn shown(&self) -> String {
-        format!("Secret {}/{}", self.namespace, self.name)
+    pub(super) fn credentials(&self) -> String {
+        format!("the credentials in Secret {}/{}", self.namespace, self.name)
     }
 }
 
@@ -179,36 +213,36 @@ impl<P: Clone> Made<P> {
     }
 }
 
-/// The options by which `object_store` asks for the platform's identity.
-pub(super) fn platform_client() -> object_store::ClientOptions {
-    object_store::ClientOptions::new().with_connect_timeout(PLATFORM_TIMEOUT).with_timeout(PLATFORM_TIMEOUT)
-}
-
 impl<P> Identity<P> {
     /// No token was given for requests to `store`.
     pub(super) fn no_token(&self, store: &str, error: &object_store::Error) -> OriginError {
         match self {
-            Self::Secret(_) => OriginError::Denied(format!(
-                "no token is given for {}: {}",
-                self.shown(),
-                super::shown(&error.to_string())
-            )),
-            Self::Platform(_) | Self::Anonymous => no_identity(store, error),
+            Self::Secret(_) => {
+                let who = self.shown();
+                let failed = format!("a token for {who} is not to be had now");
+                token_client::no_token(error, &format!("no token is given for {who}"), &failed)
+            }
+            Self::Account(_) | Self::Platform(_) | Self::Anonymous => no_identity(store, error),
         }
     }
 }
 
 /// The agents have no identity for a kind of store.
 pub(super) fn no_identity(store: &str, error: &object_store::Error) -> OriginError {
-    OriginError::Denied(format!(
-        "the node agents have no identity of their own for {store}, and the Dataset names no secretRef: {}",
-        super::shown(&error.to_string())
-    ))
+    let refused = format!(
+        "the node agents have no identity of their own for {store}, and the Dataset names no secretRef"
+    );
+    let failed = format!(
+        "the node agents' own identity for {store} is not to be had now, and the Dataset names no secretRef"
+    );
+    token_client::no_token(error, &refused, &failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::Accounts;
+    use crate::config::WebIdentityConfig;
     use crate::credentials::secret_values;
 
     #[test]
@@ -237,9 +271,13 @@ mod tests {
         let secrets = Secrets::new(|_, _| Box::pin(std::future::ready(Ok(Default::default()))));
         let nobody = PlatformIdentity::default();
         let everybody = PlatformIdentity { namespaces: vec!["*".into()] };
+        hearth_runtime::tls::install_provider();
+        let federation =
+            Federation::new(Accounts::none(), reqwest::Client::default(), WebIdentityConfig::default());
+        let federation = &Arc::new(federation);
         let chosen = |platform, spec: serde_json::Value| {
             let spec = serde_json::from_value(spec).unwrap();
-            let of = Identities { secrets: &secrets, platform, namespace: "ns", spec: &spec };
+            let of = Identities { secrets: &secrets, federation, platform, namespace: "ns", spec: &spec };
             Identity::choose(of, || Ok(())).map(|identity| identity.shown()).map_err(|error| error.reason())
         };
         use serde_json::json;
@@ -254,14 +292,23 @@ mod tests {
         assert_eq!(public, "requests without credentials");
         let elsewhere = json!({"uri": uri, "options": {"endpoint": "https://evil.example"}});
         let elsewhere: hearth_api::Origin = serde_json::from_value(elsewhere).unwrap();
-        let of = Identities { secrets: &secrets, platform: &everybody, namespace: "ns", spec: &elsewhere };
+        let platform = &everybody;
+        let of = Identities { secrets: &secrets, federation, platform, namespace: "ns", spec: &elsewhere };
         let token = Identity::choose(of, || of.own_endpoint_only("Google")).map(|_: Identity<()>| ());
         assert_eq!(token.unwrap_err().reason(), "Refused");
         let through = json!({"uri": uri, "options": {"proxy": "http://evil.example"}});
         let through: hearth_api::Origin = serde_json::from_value(through).unwrap();
         let of = Identities { spec: &through, ..of };
         assert_eq!(of.own_endpoint_only("Google").unwrap_err().reason(), "Refused");
-        let both = json!({"uri": uri, "secretRef": {"name": "s"}, "options": anonymous});
-        assert_eq!(chosen(&nobody, both), Err("Refused"));
+        let account = json!({"name": "reader"});
+        let named = json!({"uri": uri, "serviceAccountRef": account});
+        assert_eq!(chosen(&nobody, named).unwrap(), "ServiceAccount ns/reader");
+        for both in [
+            json!({"uri": uri, "secretRef": {"name": "s"}, "options": anonymous}),
+            json!({"uri": uri, "serviceAccountRef": account, "options": anonymous}),
+            json!({"uri": uri, "serviceAccountRef": account, "secretRef": {"name": "s"}}),
+        ] {
+            assert_eq!(chosen(&nobody, both), Err("Refused"));
+        }
     }
 }

@@ -9,7 +9,9 @@ mod budget;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod connection;
+mod destination;
 mod error;
+mod federation;
 mod file;
 mod find;
 mod gs;
@@ -19,9 +21,11 @@ mod identity;
 mod retry;
 pub(crate) mod s3;
 mod site;
+mod token_client;
 mod web;
 
 pub use address::{Address, Bucket};
+pub(crate) use destination::Destination;
 pub use error::OriginError;
 pub(crate) use error::shown;
 pub use file::AllowedRoots;
@@ -30,12 +34,14 @@ pub use hosts::AllowedHosts;
 pub use retry::{Pauses, Retries, RetryConfig};
 pub use site::{Listed, Place as SitePlace};
 
+use crate::accounts::Accounts;
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
 use budget::Budgets;
 use bytes::Bytes;
 use connection::{Connection, Limits};
+use federation::Federation;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_core::manifest::SkipReason;
@@ -151,6 +157,7 @@ pub struct Origins {
     page_by_page: s3::PageByPage,
     threads: file::Threads,
     secrets: Secrets,
+    federation: Arc<Federation>,
     platform: PlatformIdentity,
     retries: Arc<Retries>,
     metrics: Arc<Metrics>,
@@ -162,11 +169,14 @@ impl Origins {
         config: &OriginConfig,
         allowed: Allowed,
         secrets: Secrets,
+        accounts: Accounts,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
+        let clients = Clients::new(config)?;
+        let federation = Federation::new(accounts, clients.usual().clone(), config.web_identity.clone());
         Ok(Self {
             timeout: config.read_timeout,
-            clients: Clients::new(config)?,
+            clients,
             clusters: hdfs::Clusters::default(),
             budgets: Budgets::default(),
             allowed,
@@ -174,6 +184,7 @@ impl Origins {
             page_by_page: s3::PageByPage::default(),
             threads: file::Threads::default(),
             secrets,
+            federation: Arc::new(federation),
             platform: PlatformIdentity::of(config),
             retries: Arc::new(Retries::new(config.retry.clone())),
             metrics,
@@ -191,33 +202,39 @@ impl Origins {
         namespace: &str,
         spec: &hearth_api::Origin,
     ) -> Result<Arc<dyn Origin>, OriginError> {
-        let (secrets, platform) = (&self.secrets, &self.platform);
-        let identities = Identities { secrets, platform, namespace, spec };
+        let (secrets, federation, platform) = (&self.secrets, &self.federation, &self.platform);
+        let identities = Identities { secrets, federation, platform, namespace, spec };
         // The first look at a Secret: what is wrong with it is told before any request.
         let address = Address::of(spec)?;
+        if spec.service_account_ref.is_some() && matches!(address, Address::Site(_) | Address::File { .. }) {
+            return Err(OriginError::Refused(
+                "spec.origins[].serviceAccountRef is set, and is allowed for s3://, gs:// and az:// only"
+                    .to_owned(),
+            ));
+        }
         let uri = address.uri();
         match address {
             Address::S3(bucket) => {
                 let place = s3::Place::new(&bucket.name, bucket.prefix, spec.options.as_ref())?;
-                let credentials = s3::Credentials::choose(identities)?;
+                let credentials = s3::Credentials::choose(identities, &place)?;
                 credentials.get().await?;
                 self.web(spec, uri, s3::S3 { place, credentials, page_by_page: self.page_by_page.clone() })
             }
             Address::Gs(Bucket { name, prefix, endpoint }) => {
                 let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
-                let credentials = gs::Credentials::choose(identities)?;
+                let credentials = gs::Credentials::choose(identities, &place)?;
                 credentials.get().await?;
                 self.web(spec, uri, gs::Gs { place, credentials })
             }
             Address::Az { container: Bucket { name, prefix, endpoint }, account } => {
-                let credentials = az::Credentials::choose(identities, &account)?;
                 let place = az::Place::new(account, name, prefix, endpoint.as_deref())?;
+                let credentials = az::Credentials::choose(identities, &place)?;
                 credentials.get().await?;
                 self.web(spec, uri, az::Az { place, credentials })
             }
             Address::Site(place) => {
                 self.allowed.web_servers.check_url("httpOrigins.allowedHosts", place.folder())?;
-                let credentials = site::Credentials::choose(identities);
+                let credentials = site::Credentials::choose(identities, &place);
                 credentials.get().await?;
                 self.web(spec, uri, site::Site { place, credentials })
             }

@@ -7,6 +7,7 @@ use hearth_api::Dataset;
 use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestHash, SkipReason};
 use hearth_core::object::Validator;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
+use hearth_node_agent::accounts::Accounts;
 use hearth_node_agent::blocks::Blocks;
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
@@ -34,7 +35,8 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
     let dataset = dataset(job)?;
     let metrics = Arc::new(Metrics::new()?);
     let config = OriginConfig { concurrency: CONCURRENCY, ..OriginConfig::default() };
-    let origins = Arc::new(Origins::new(&config, Allowed::default(), secrets(), metrics.clone())?);
+    let origins =
+        Arc::new(Origins::new(&config, Allowed::default(), secrets(), Accounts::none(), metrics.clone())?);
     let manifest = list(&origins, &dataset).await?;
     let encoding = manifest.encode();
     let hash = ManifestHash::of(&encoding);

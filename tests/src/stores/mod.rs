@@ -3,6 +3,7 @@
 pub mod azurite;
 pub mod gcs;
 pub mod hdfs;
+pub mod minio;
 pub mod nginx;
 
 use anyhow::{Result, bail};

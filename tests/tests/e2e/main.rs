@@ -27,6 +27,7 @@ mod replicas;
 mod resources;
 mod s3;
 mod second_scheduler;
+mod secrets;
 mod semantics;
 mod shutdown;
 mod stores;

@@ -75,6 +75,15 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     }
     let file = json!({"uri": "file:///data", "secretRef": {"name": "x"}});
     let both = json!({"uri": "gs://bucket", "secretRef": {"name": "x"}, "options": {"anonymous": true}});
+    let account = |uri: &str, more: &Value| {
+        let mut origin = json!({"uri": uri, "serviceAccountRef": {"name": "reader"}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            origin[key] = value.clone();
+        }
+        dataset(&origin, &json!({}))
+    };
+    apply(&kube, "Dataset", account("s3://bucket", &json!({}))).await?;
+    apply(&kube, "Dataset", account("az://box", &json!({"options": {"account": "acct"}}))).await?;
     for (spec, sentence) in [
         (json!({"origins": []}), "origins"),
         (json!({"origins": vec![good; 33]}), "origins"),
@@ -124,6 +133,17 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
         (with("hdfs://service", &json!({"nameNodes": vec!["nn"; 9]})), "nameNodes"),
         (with("hdfs://host", &json!({"user": "ann@REALM"})), "user"),
         (dataset(&both, &json!({})), "exclude each other"),
+        (account("http://host/", &json!({})), "serviceAccountRef is for s3://"),
+        (account("file:///data", &json!({})), "serviceAccountRef is for s3://"),
+        (
+            account("s3://bucket", &json!({"secretRef": {"name": "x"}})),
+            "serviceAccountRef and secretRef exclude",
+        ),
+        (
+            account("s3://bucket", &json!({"options": {"anonymous": true}})),
+            "options.anonymous and serviceAccountRef exclude each other",
+        ),
+        (account("s3://bucket", &json!({"serviceAccountRef": {}})), "name"),
         (dataset(&json!({"uri": "s3://bucket", "path": "/a/../b"}), &json!({})), "path must begin with /"),
         (
             dataset(&json!({"uri": "s3://bucket", "options": {"endpoint": "minio:9000"}}), &json!({})),

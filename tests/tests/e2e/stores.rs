@@ -11,6 +11,7 @@ use anyhow::Result;
 use futures::{StreamExt as _, stream};
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
+use hearth_node_agent::accounts::Accounts;
 use hearth_node_agent::config::OriginConfig;
 use hearth_node_agent::credentials::Secrets;
 use hearth_node_agent::metrics::Metrics;
@@ -44,7 +45,7 @@ fn configured(config: &OriginConfig, secret: &[(&str, &str)]) -> Origins {
     let metrics = Arc::new(Metrics::new().unwrap());
     let hosts = AllowedHosts::new(vec!["127.0.0.1".to_owned()]);
     let allowed = Allowed { web_servers: hosts.clone(), name_nodes: hosts, ..Allowed::default() };
-    Origins::new(config, allowed, secrets, metrics).unwrap()
+    Origins::new(config, allowed, secrets, Accounts::none(), metrics).unwrap()
 }
 
 async fn open(origins: &Origins, spec: &Value) -> Result<Arc<dyn Origin>, OriginError> {
@@ -233,6 +234,9 @@ async fn azure_blob_storage_conforms() -> Result<()> {
     missing["uri"] = json!("az://nowhere");
     let error = refused(&right, &missing).await;
     assert!(matches!(error, OriginError::NotFound(_)), "{error}");
+    let token = origins(&[("AZURE_STORAGE_SAS_TOKEN", "sv=2023-11-03&sig=hush")]);
+    let error = refused(&token, &spec).await.to_string();
+    assert!(error.contains("its key HEARTH_ENDPOINTS is missing"), "{error}");
     let wrong = origins(&[("AZURE_STORAGE_ACCOUNT_KEY", "aHVzaA==")]);
     let error = refused(&wrong, &spec).await;
     assert!(matches!(error, OriginError::Denied(_)), "{error}");
@@ -256,7 +260,8 @@ async fn web_servers_conform() -> Result<()> {
 
     server.put("private/a b.bin", b"hush")?;
     server.put("private/files.txt", b"a b.bin\n")?;
-    let user = origins(&[("username", USERNAME), ("password", PASSWORD)]);
+    let (here, endpoint) = ("HEARTH_ENDPOINTS", server.endpoint());
+    let user = origins(&[("username", USERNAME), ("password", PASSWORD), (here, endpoint)]);
     for (path, options, expected) in [
         ("private/", json!({}), vec!["a b.bin", "files.txt"]),
         ("private/a%20b.bin", json!({}), vec!["a b.bin"]),
@@ -271,7 +276,7 @@ async fn web_servers_conform() -> Result<()> {
         let (size, validator) = &collected.objects["a b.bin"];
         let wanted = Wanted { key: "a b.bin", validator, size: *size, range: 1..3 };
         assert_eq!(read(origin.get(wanted).await?).await?, b"us");
-        let wrong = origins(&[("username", USERNAME), ("password", "wrong")]);
+        let wrong = origins(&[("username", USERNAME), ("password", "wrong"), (here, endpoint)]);
         let error = refused(&wrong, &spec).await;
         assert!(error.to_string().contains("denies access to the credentials in Secret ns/s"), "{error}");
     }
@@ -348,9 +353,15 @@ fn datasets_of_every_kind_of_store_are_listed_and_fetched() -> Result<()> {
         let account =
             json!({"client_email": "x", "private_key_id": "x", "private_key": "x", "disable_oauth": true});
         for (name, values) in [
-            ("gs", json!({"GOOGLE_APPLICATION_CREDENTIALS_JSON": account.to_string()})),
+            (
+                "gs",
+                json!({"GOOGLE_APPLICATION_CREDENTIALS_JSON": account.to_string(), "HEARTH_ENDPOINTS": gcs.endpoint()}),
+            ),
             ("az", json!({"AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY})),
-            ("http", json!({"username": USERNAME, "password": PASSWORD})),
+            (
+                "http",
+                json!({"username": USERNAME, "password": PASSWORD, "HEARTH_ENDPOINTS": nginx.endpoint()}),
+            ),
         ] {
             cluster.kube.apply(&secret(name, &values)).await?;
         }

@@ -1,11 +1,20 @@
 //! With whose identity a container of Azure Blob Storage is read.
 
+use super::{Place, exchange};
 use crate::credentials::SecretValues;
-use crate::origin::OriginError;
-use crate::origin::identity::{Identities, Identity, Made, no_identity, platform_client};
+use crate::origin::identity::{Identities, Identity, Made, no_identity};
+use crate::origin::token_client;
+use crate::origin::{Destination, OriginError};
 use object_store::azure::{AzureConfigKey, AzureCredential, AzureCredentialProvider, MicrosoftAzureBuilder};
 use std::sync::Arc;
 
+/// Azure's own hosts, of which some are for single countries.
+const CLOUD: [&str; 4] = [
+    "blob.core.windows.net",
+    "blob.storage.azure.net",
+    "blob.core.chinacloudapi.cn",
+    "blob.core.usgovcloudapi.net",
+];
 /// May stand beside the others, and must then be the Dataset's.
 const ACCOUNT: &str = "AZURE_STORAGE_ACCOUNT_NAME";
 const ACCOUNT_KEY: &str = "AZURE_STORAGE_ACCOUNT_KEY";
@@ -20,10 +29,12 @@ pub(in crate::origin) struct Credentials {
     identity: Identity<AzureCredentialProvider>,
     made: Made<AzureCredentialProvider>,
     account: String,
+    destination: Destination,
 }
 
 impl Credentials {
-    pub(in crate::origin) fn choose(of: Identities<'_>, account: &str) -> Result<Self, OriginError> {
+    pub(in crate::origin) fn choose(of: Identities<'_>, place: &Place) -> Result<Self, OriginError> {
+        let account = place.account();
         let platform = || {
             of.own_endpoint_only("Azure")?;
             // Which of the platform's ways is there, object_store knows.
@@ -31,21 +42,35 @@ impl Credentials {
             provider(builder, account).map_err(|error| no_identity("Azure", &error))
         };
         let identity = Identity::choose(of, platform)?;
-        Ok(Self { identity, made: Made::default(), account: account.to_owned() })
+        let destination = of.destination(place.endpoint(), &CLOUD);
+        Ok(Self { identity, made: Made::default(), account: account.to_owned(), destination })
     }
 
     /// What to sign the next request with; `None` to leave it unsigned.
     pub(in crate::origin) async fn get(&self) -> Result<Option<Arc<AzureCredential>>, OriginError> {
         let provider = match &self.identity {
             Identity::Secret(secret) => {
-                let of_secret = |values: &SecretValues| of_secret(values, &self.account);
-                secret.get(|values| self.made.of(values, of_secret)).await?
+                let provider = |values: &SecretValues| {
+                    // An account's key signs requests; all else is sent as it is.
+                    values.allow(&self.destination, values.text(ACCOUNT_KEY)?.is_none())?;
+                    self.made.of(values, |values| of_secret(values, &self.account))
+                };
+                secret.get(provider).await?
+            }
+            Identity::Account(account) => {
+                account.allow(&self.destination, true).await?;
+                return exchange::credential(account).await.map(Some);
             }
             Identity::Platform(provider) => provider.clone(),
             Identity::Anonymous => return Ok(None),
         };
         let given = provider.get_credential().await;
         given.map(Some).map_err(|error| self.identity.no_token("Azure", &error))
+    }
+
+    /// The store refused them.
+    pub(super) fn doubt(&self) {
+        self.identity.doubt();
     }
 
     /// For sentences.
@@ -77,8 +102,10 @@ fn of_secret(values: &SecretValues, account: &str) -> Result<AzureCredentialProv
 
 fn provider(builder: MicrosoftAzureBuilder, account: &str) -> object_store::Result<AzureCredentialProvider> {
     // The container's name is only there to satisfy the builder.
-    let builder = builder.with_account(account).with_container_name("unused");
-    Ok(builder.with_client_options(platform_client()).build()?.credentials().clone())
+    let builder =
+        builder.with_account(account).with_container_name("unused").with_retry(token_client::once());
+    let builder = builder.with_client_options(token_client::options());
+    Ok(builder.with_http_connector(token_client::Connector::default()).build()?.credentials().clone())
 }
 
 #[cfg(test)]

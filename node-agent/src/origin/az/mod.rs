@@ -2,6 +2,7 @@
 
 mod answer;
 mod credentials;
+mod exchange;
 mod list;
 mod place;
 
@@ -42,6 +43,10 @@ impl Dialect for Az {
         AzureAuthorizer::new(&credential, self.place.account()).try_authorize(request).map_err(|error| {
             OriginError::Refused(format!("a request to {} cannot be signed: {error}", self.name()))
         })
+    }
+
+    fn denied(&self) {
+        self.credentials.doubt();
     }
 
     fn refusal(&self, refusal: &Refusal) -> OriginError {

@@ -44,6 +44,11 @@ impl Place {
         &self.prefix
     }
 
+    /// URL of the store.
+    pub(super) fn endpoint(&self) -> &str {
+        self.endpoint.as_str()
+    }
+
     /// For sentences: the container and who has it.
     pub(super) fn name(&self) -> String {
         format!("container {} of account {} at {}", self.container, self.account, self.endpoint.as_str())

@@ -5,6 +5,7 @@
 
 mod answer;
 mod credentials;
+mod exchange;
 mod list;
 mod place;
 
@@ -45,6 +46,10 @@ impl Dialect for Gs {
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
         Ok(())
+    }
+
+    fn denied(&self) {
+        self.credentials.doubt();
     }
 
     fn refusal(&self, refusal: &Refusal) -> OriginError {

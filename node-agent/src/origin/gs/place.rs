@@ -28,6 +28,11 @@ impl Place {
         &self.prefix
     }
 
+    /// URL of the store.
+    pub(super) fn endpoint(&self) -> &str {
+        self.endpoint.as_str()
+    }
+
     /// For sentences: the bucket and who has it.
     pub(super) fn name(&self) -> String {
         format!("bucket {} at {}", self.bucket, self.endpoint.as_str())

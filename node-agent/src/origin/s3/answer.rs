@@ -35,6 +35,8 @@ fn parse(body: &[u8]) -> Body {
 
 fn meaning(refusal: &Refusal, code: &str) -> Meaning {
     match (refusal.status, code) {
+        // As versitygw says that it does not know a key's id.
+        (_, "XAdminUserNotFound") => Meaning::Denied,
         (StatusCode::NOT_FOUND, "NoSuchKey") => Meaning::Gone,
         (StatusCode::NOT_FOUND, _) => Meaning::Missing,
         (_, "SlowDown") => Meaning::Throttled,
@@ -70,6 +72,7 @@ mod tests {
             (404, "NoSuchKey", "Changed"),
             (404, "NoSuchBucket", "NotFound"),
             (404, "", "NotFound"),
+            (404, "XAdminUserNotFound", "Denied"),
             (403, "AccessDenied", "Denied"),
             (401, "", "Denied"),
             (400, "InvalidToken", "Denied"),

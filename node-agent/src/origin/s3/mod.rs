@@ -11,6 +11,7 @@ mod credentials;
 pub(crate) mod fake;
 mod list;
 mod place;
+mod sts;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -46,6 +47,10 @@ impl Dialect for S3 {
         AwsAuthorizer::new(&credential, "s3", self.place.region()).try_authorize(request, None).map_err(
             |error| OriginError::Refused(format!("a request to {} cannot be signed: {error}", self.name())),
         )
+    }
+
+    fn denied(&self) {
+        self.credentials.doubt();
     }
 
     fn refusal(&self, refusal: &Refusal) -> OriginError {

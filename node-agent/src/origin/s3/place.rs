@@ -67,6 +67,11 @@ impl Place {
         &self.prefix
     }
 
+    /// URL of the store.
+    pub(super) fn endpoint(&self) -> &str {
+        self.endpoint.as_str()
+    }
+
     /// For sentences: the bucket and who has it.
     pub(super) fn name(&self) -> String {
         format!("bucket {} at {}", self.bucket, self.endpoint.as_str())
@@ -109,7 +114,7 @@ impl Place {
 }
 
 /// AWS in China has a domain of its own.
-fn partition(region: &str) -> &'static str {
+pub(super) fn partition(region: &str) -> &'static str {
     if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 

@@ -1,6 +1,7 @@
 //! What is particular to S3; the rest is in the conformance suite.
 
 use super::fake::{BUCKET, FakeS3, Faults};
+use crate::accounts::Accounts;
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
@@ -28,7 +29,7 @@ pub(crate) fn origins(retry: RetryConfig) -> Origins {
     });
     let config = OriginConfig { retry, read_timeout: Duration::from_secs(5), ..OriginConfig::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    Origins::new(&config, Allowed::default(), secrets, metrics).unwrap()
+    Origins::new(&config, Allowed::default(), secrets, Accounts::none(), metrics).unwrap()
 }
 
 pub(crate) fn spec(endpoint: &str, bucket: &str, prefix: &str) -> hearth_api::Origin {

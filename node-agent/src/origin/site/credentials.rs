@@ -1,12 +1,12 @@
 //! With whose identity a web server is read: a user's, a token's or nobody's.
 
+use super::Place;
 use crate::credentials::SecretValues;
-use crate::origin::OriginError;
-use crate::origin::identity::{Identities, Identity};
+use crate::origin::identity::{Identities, NamedSecret};
+use crate::origin::{Destination, OriginError};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::HeaderValue;
-use std::convert::Infallible;
 
 const TOKEN: &str = "token";
 const USERNAME: &str = "username";
@@ -15,25 +15,39 @@ const PASSWORD: &str = "password";
 /// The Secret that the Dataset names, if it does. The agents' own identity is for no
 /// server that anybody may name.
 #[derive(Debug)]
-pub(in crate::origin) struct Credentials(Identity<Infallible>);
+pub(in crate::origin) struct Credentials {
+    secret: Option<NamedSecret>,
+    destination: Destination,
+}
 
 impl Credentials {
-    pub(in crate::origin) fn choose(of: Identities<'_>) -> Self {
-        Self(of.named_secret().map_or(Identity::Anonymous, Identity::Secret))
+    pub(in crate::origin) fn choose(of: Identities<'_>, place: &Place) -> Self {
+        Self { secret: of.named_secret(), destination: of.destination(place.base(), &[]) }
     }
 
     /// The value of the header that says who asks.
     pub(in crate::origin) async fn get(&self) -> Result<Option<HeaderValue>, OriginError> {
-        match &self.0 {
-            Identity::Secret(secret) => secret.get(header).await.map(Some),
-            Identity::Platform(never) => match *never {},
-            Identity::Anonymous => Ok(None),
+        let Some(secret) = &self.secret else { return Ok(None) };
+        let header = |values: &SecretValues| {
+            values.allow(&self.destination, true)?;
+            header(values)
+        };
+        secret.get(header).await.map(Some)
+    }
+
+    /// The server refused them.
+    pub(super) fn doubt(&self) {
+        if let Some(secret) = &self.secret {
+            secret.doubt();
         }
     }
 
     /// For sentences.
     pub(super) fn shown(&self) -> String {
-        self.0.shown()
+        match &self.secret {
+            Some(secret) => secret.credentials(),
+            None => "requests without credentials".to_owned(),
+        }
     }
 }
 

@@ -42,6 +42,10 @@ impl Dialect for Site {
         Ok(())
     }
 
+    fn denied(&self) {
+        self.credentials.doubt();
+    }
+
     fn refusal(&self, refusal: &Refusal) -> OriginError {
         let name = self.name();
         if refusal.status.is_redirection() {

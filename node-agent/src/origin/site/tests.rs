@@ -1,5 +1,6 @@
 //! What is particular to web servers; the conformance suite runs against a real one.
 
+use crate::accounts::Accounts;
 use crate::config::OriginConfig;
 use crate::credentials::Secrets;
 use crate::metrics::Metrics;
@@ -38,17 +39,23 @@ impl Drop for Server {
     }
 }
 
+/// Secret `s` has a token for the server of this URI, and every other for nobody.
 async fn open(hosts: &[&str], uri: &str, more: serde_json::Value) -> Result<Arc<dyn Origin>, OriginError> {
     hearth_runtime::tls::install_provider();
     let hosts = AllowedHosts::new(hosts.iter().map(|host| (*host).to_owned()).collect());
     let retry = RetryConfig { attempts: 0, budget: 0.0 };
     let config = OriginConfig { retry, ..OriginConfig::default() };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let secrets = Secrets::new(|_, _| {
-        Box::pin(std::future::ready(Ok(BTreeMap::from([("token".to_owned(), b"hush".to_vec())]))))
+    let endpoint = uri.to_owned();
+    let secrets = Secrets::new(move |_, name| {
+        let mut values = BTreeMap::from([("token".to_owned(), b"hush".to_vec())]);
+        if name == "s" {
+            values.insert("HEARTH_ENDPOINTS".to_owned(), endpoint.clone().into_bytes());
+        }
+        Box::pin(std::future::ready(Ok(values)))
     });
     let allowed = Allowed { web_servers: hosts, ..Allowed::default() };
-    let origins = Origins::new(&config, allowed, secrets, metrics).unwrap();
+    let origins = Origins::new(&config, allowed, secrets, Accounts::none(), metrics).unwrap();
     let mut spec = json!({"uri": uri});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     origins.open("ns", &serde_json::from_value(spec).unwrap()).await
@@ -188,6 +195,11 @@ async fn what_is_wrong_is_said() {
     }
     let named = server.open("/secret", json!({"secretRef": {"name": "s"}})).await.unwrap();
     assert_eq!(names(&list(&named).await.unwrap()), ["secret"]);
+    let elsewhere = server.open("/secret", json!({"secretRef": {"name": "other"}})).await.unwrap_err();
+    assert_eq!(elsewhere.reason(), "Denied");
+    assert!(elsewhere.to_string().contains("Secret ns/other is not for http://127.0.0.1:"), "{elsewhere}");
+    let account = server.open("/secret", json!({"serviceAccountRef": {"name": "a"}})).await.unwrap_err();
+    assert!(account.to_string().contains("is allowed for s3://, gs:// and az:// only"), "{account}");
     let error = open(&["other"], &server.0, json!({})).await.unwrap_err().to_string();
     assert!(error.contains("httpOrigins.allowedHosts"), "{error}");
 }

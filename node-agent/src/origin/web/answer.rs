@@ -10,7 +10,7 @@ use std::time::Duration;
 const LONGEST_BODY: usize = 64 << 10;
 
 /// Why a request got no answer.
-pub(super) fn unavailable(name: &str, error: reqwest::Error) -> OriginError {
+pub(in crate::origin) fn unavailable(name: &str, error: reqwest::Error) -> OriginError {
     // A URL may have a signature in it.
     let error = error.without_url();
     // The innermost cause is what helps: "connection refused", "certificate expired".
@@ -32,7 +32,7 @@ pub(in crate::origin) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) async fn read(operation: Operation, mut response: reqwest::Response) -> Self {
+    pub(in crate::origin) async fn read(operation: Operation, mut response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let body = body(response, LONGEST_BODY).await.ok().flatten().unwrap_or_default();
         Self { operation, status, headers, body }
@@ -122,7 +122,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The whole body of an answer; `None` when it has more than `longest` bytes.
-pub(super) async fn body(mut answer: reqwest::Response, longest: usize) -> reqwest::Result<Option<Vec<u8>>> {
+pub(in crate::origin) async fn body(
+    mut answer: reqwest::Response,
+    longest: usize,
+) -> reqwest::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         if body.len() + chunk.len() > longest {

@@ -33,6 +33,11 @@ impl Clients {
         Ok(Self { config: config.clone(), authorities, usual, kept })
     }
 
+    /// The client of what no Dataset says how to reach.
+    pub(in crate::origin) fn usual(&self) -> &reqwest::Client {
+        &self.usual
+    }
+
     /// The client of origins that are reached like this.
     pub(in crate::origin) fn of(&self, connection: Connection) -> Result<reqwest::Client, OriginError> {
         if connection == Connection::default() {

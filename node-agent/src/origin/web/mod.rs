@@ -11,7 +11,7 @@ pub(super) mod time;
 
 #[cfg(test)]
 pub(super) use answer::tests::refusal;
-pub(super) use answer::{Meaning, Refusal};
+pub(super) use answer::{Meaning, Refusal, body, unavailable};
 pub(super) use check::{condition, quoted, same};
 pub(super) use client::Clients;
 pub(super) use endpoint::Endpoint;
@@ -73,6 +73,9 @@ pub(super) trait Dialect: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Adds to a request what says who asks.
     fn authorize(&self, request: &mut Request) -> impl Future<Output = Result<(), OriginError>> + Send;
+
+    /// What said who asks was refused.
+    fn denied(&self);
 
     /// Why a request was not granted.
     fn refusal(&self, refusal: &Refusal) -> OriginError;
@@ -163,7 +166,11 @@ impl<D: Dialect> Web<D> {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.dialect.refusal(&Refusal::read(operation, response).await))
+        let error = self.dialect.refusal(&Refusal::read(operation, response).await);
+        if matches!(error, OriginError::Denied(_)) {
+            self.dialect.denied();
+        }
+        Err(error)
     }
 
     /// Lists page by page, and tries again what may succeed: `url` is that of the page at a
