@@ -42,7 +42,8 @@ pub use warmup::{
 /// API group of all resources.
 pub const GROUP: &str = "hearth.dev";
 
-/// Annotation of a Dataset: whenever it gets another value, the origins are listed at once.
+/// Annotation of a Dataset: whenever it gets another value, of which 64 characters count, the
+/// origins are listed at once.
 pub const REFRESH: &str = "hearth.dev/refresh";
 
 /// Finalizer of Datasets: some of their bytes may be on nodes.

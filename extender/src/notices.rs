@@ -28,30 +28,30 @@ const WRITES: usize = 8;
 /// Datasets of which stores have told. Bounded by the Datasets that there are.
 pub struct Notices {
     known: Arc<Known>,
-    /// Those that are to be written down, by UID.
-    told: Mutex<HashMap<String, Arc<Dataset>>>,
+    /// Those that are to be written down, by UID; `None` when nobody will any more.
+    told: Mutex<Option<HashMap<String, Arc<Dataset>>>>,
     changed: Notify,
 }
 
 impl Notices {
     /// Nothing has been told.
     pub fn new(known: Arc<Known>) -> Self {
-        Self { known, told: Mutex::default(), changed: Notify::new() }
+        Self { known, told: Mutex::new(Some(HashMap::new())), changed: Notify::new() }
     }
 
-    /// Takes in what has changed; how many Datasets that concerns.
-    pub fn take(&self, changes: &BTreeSet<Changed>) -> usize {
+    /// Takes in what has changed; how many Datasets that concerns. `None` when the end has come:
+    /// somebody else is to be told.
+    pub fn take(&self, changes: &BTreeSet<Changed>) -> Option<usize> {
         let mut concerned = self.known.datasets();
         concerned.retain(|dataset| !is_ending(dataset) && is_concerned(dataset, changes));
         let count = concerned.len();
-        self.told
-            .lock()
-            .extend(concerned.into_iter().map(|dataset| (dataset.uid().unwrap_or_default(), dataset)));
+        let concerned = concerned.into_iter().map(|dataset| (dataset.uid().unwrap_or_default(), dataset));
+        self.told.lock().as_mut()?.extend(concerned);
         self.changed.notify_one();
-        count
+        Some(count)
     }
 
-    /// Writes down what is told until `shutdown`.
+    /// Writes down what is told until `shutdown`, and then what was told before.
     pub async fn run(
         self: Arc<Self>,
         client: kube::Client,
@@ -60,23 +60,31 @@ impl Notices {
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break,
             }
-            let told = std::mem::take(&mut *self.told.lock());
-            let (this, client) = (&self, &client);
-            let writes = stream::iter(told).map(|(uid, dataset)| async move {
-                if let Err(why) = write(client, &dataset).await {
-                    tracing::warn!(dataset = %name_of(&dataset), "a store's notice was not written, and will be: {why}");
-                    this.told.lock().entry(uid).or_insert(dataset);
-                    this.changed.notify_one();
-                }
-            });
-            writes.buffer_unordered(WRITES).collect::<()>().await;
+            let told = self.told.lock().as_mut().map(std::mem::take);
+            self.write_all(&client, told.unwrap_or_default()).await;
             tokio::select! {
                 () = tokio::time::sleep(GAP) => {}
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break,
             }
         }
+        let told = self.told.lock().take();
+        self.write_all(&client, told.unwrap_or_default()).await;
+        Ok(())
+    }
+
+    async fn write_all(&self, client: &kube::Client, told: HashMap<String, Arc<Dataset>>) {
+        let writes = stream::iter(told).map(|(uid, dataset)| async move {
+            if let Err(why) = write(client, &dataset).await {
+                tracing::warn!(dataset = %name_of(&dataset), "a store's notice was not written: {why}");
+                if let Some(told) = &mut *self.told.lock() {
+                    told.entry(uid).or_insert(dataset);
+                    self.changed.notify_one();
+                }
+            }
+        });
+        writes.buffer_unordered(WRITES).collect::<()>().await;
     }
 }
 

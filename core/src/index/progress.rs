@@ -206,7 +206,7 @@ impl ClusterIndex {
         Some(WarmupMissing { blocks, files: selected.files, manifest })
     }
 
-    fn live(&self, name: &str, now: Millis) -> Option<(NodeId, &super::Node)> {
+    pub(super) fn live(&self, name: &str, now: Millis) -> Option<(NodeId, &super::Node)> {
         let id = self.nodes.id(name)?;
         let node = self.nodes.get(id)?;
         self.is_live(node, now).then_some((id, node))

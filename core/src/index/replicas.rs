@@ -4,7 +4,8 @@
 //! and are not chosen keep it while too few of the chosen ones are done.
 
 use super::datasets::Dataset;
-use super::{ClusterIndex, DatasetName, Millis, WarmupFacts};
+use super::warmups::selects;
+use super::{ClusterIndex, DatasetName, Millis, Node, NodeId, WarmupFacts};
 use crate::placement;
 use crate::selection::Selection;
 use hashbrown::{HashMap, HashSet};
@@ -48,31 +49,45 @@ impl ClusterIndex {
     pub fn replicas(&self, now: Millis, name: &DatasetName) -> Option<Replicas> {
         let chosen = &self.warmups.get(&key(name))?.chosen;
         let whole = self.whole_holders(now, self.datasets.get(name)?)?;
-        Some(Replicas { chosen: chosen.len(), whole: whole.filter(|node| chosen.contains(*node)).count() })
+        Some(Replicas {
+            chosen: chosen.len(),
+            whole: whole.filter(|node| chosen.contains(&node.name)).count(),
+        })
     }
 
     /// Whether `node` is to keep a dataset that it has all of, since too few of the nodes that are
     /// to have it do.
     pub(super) fn stands_in(&self, now: Millis, node: &str, name: &DatasetName, dataset: &Dataset) -> bool {
-        let Some(wanted) = dataset.facts.replicas else { return false };
-        let Some(warmup) = self.warmups.get(&key(name)) else { return false };
-        let Some(whole) = self.whole_holders(now, dataset) else { return false };
-        let (chosen, others): (Vec<&str>, Vec<&str>) =
-            whole.map(|node| &**node).partition(|node| warmup.chosen.contains(*node));
-        let missing = wanted.saturating_sub(chosen.len());
-        placement::choose(&warmup.facts.subject, others, Some(missing)).contains(&node)
+        let stands_in = || {
+            let wanted = dataset.facts.replicas?;
+            let chosen = &self.warmups.get(&key(name))?.chosen;
+            let is_whole = self.wholeness(dataset)?;
+            self.live(node, now).filter(|(id, node)| is_whole(*id) && may_hold(dataset, node))?;
+            // Nearly always there is nothing to stand in for.
+            let there = chosen.iter().filter_map(|node| self.live(node, now));
+            let missing = wanted.checked_sub(there.filter(|(id, _)| is_whole(*id)).count())?;
+            let others = self.whole_holders(now, dataset)?.filter(|node| !chosen.contains(&node.name));
+            let others = others.filter(|node| may_hold(dataset, node)).map(|node| &*node.name);
+            Some(missing > 0 && placement::choose(&key(name), others, Some(missing)).contains(&node))
+        };
+        stands_in().unwrap_or(false)
+    }
+
+    /// Tells nodes that hold all of a dataset's current version, live or not.
+    fn wholeness(&self, dataset: &Dataset) -> Option<impl Fn(NodeId) -> bool> {
+        let version = self.versions.get(&dataset.facts.manifest?)?;
+        let counted = version.counted(&Selection::all())?;
+        Some(move |id| {
+            let held = counted.by_node.get(&id).copied().unwrap_or(0);
+            held == counted.selected.bytes && version.reported_by(id)
+        })
     }
 
     /// The live nodes that hold all of a dataset's current version.
-    fn whole_holders(&self, now: Millis, dataset: &Dataset) -> Option<impl Iterator<Item = &Arc<str>>> {
-        let version = self.versions.get(&dataset.facts.manifest?)?;
-        let counted = version.counted(&Selection::all())?;
-        let holders = version.holders().filter(|(id, _)| {
-            let held = counted.by_node.get(id).copied().unwrap_or(0);
-            held == counted.selected.bytes && version.reported_by(*id)
-        });
-        let nodes = holders.filter_map(|(id, _)| self.nodes.get(id));
-        Some(nodes.filter(move |node| self.is_live(node, now)).map(|node| &node.name))
+    fn whole_holders(&self, now: Millis, dataset: &Dataset) -> Option<impl Iterator<Item = &Node>> {
+        let (version, is_whole) = (self.versions.get(&dataset.facts.manifest?)?, self.wholeness(dataset)?);
+        let holders = version.holders().map(|(id, _)| id).filter(move |id| is_whole(*id));
+        Some(holders.filter_map(|id| self.nodes.get(id)).filter(move |node| self.is_live(node, now)))
     }
 
     /// On how many nodes there are pods that ask for each dataset.
@@ -87,6 +102,11 @@ impl ClusterIndex {
         }
         nodes.into_iter().map(|(name, nodes)| (name, nodes.len())).collect()
     }
+}
+
+/// Whether a node has the labels that a dataset asks for, cordoned or not.
+fn may_hold(dataset: &Dataset, node: &Node) -> bool {
+    node.facts.as_ref().is_some_and(|facts| selects(&dataset.facts.node_selector, &facts.labels))
 }
 
 #[cfg(test)]
@@ -142,6 +162,18 @@ mod tests {
         index.set_dataset(&name(), replicas(None));
         assert_eq!(keepers(&mut index, 8_000), [""; 0]);
         assert_eq!(index.replicas(Millis(0), &name()), None);
+    }
+
+    #[test]
+    fn a_node_without_the_labels_keeps_nothing_for_others() {
+        let (mut index, hash, _) = cluster(&["a", "b"]);
+        index.apply(Millis(0), snapshot("a", &[(hash, &WHOLE)]));
+        let labels = BTreeMap::from([("disk".to_owned(), "nvme".to_owned())]);
+        let facts = |labels| NodeFacts { labels, ..facts("b", true) };
+        index.set_node("b", facts(labels.clone()));
+        index
+            .set_dataset(&name(), DatasetFacts { replicas: Some(2), node_selector: labels, ..dataset(hash) });
+        assert_eq!(keepers(&mut index, 0), ["b"]);
     }
 
     #[test]

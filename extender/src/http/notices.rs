@@ -67,7 +67,12 @@ async fn take(Shared(handlers): Shared<Handlers>, body: Bytes) -> Response {
             return (StatusCode::BAD_REQUEST, format!("{sentence}\n")).into_response();
         }
     };
-    let datasets = handlers.notices.take(&changes);
+    // To one who has just started or is about to end nothing would come of it: the store sends it again.
+    let is_synced = handlers.state.agents(|agents| agents.synced);
+    let Some(datasets) = handlers.notices.take(&changes).filter(|_| is_synced) else {
+        let sentence = "this replica does not know all Datasets yet, or is about to end: send it again\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, sentence).into_response();
+    };
     handlers.count(if datasets > 0 { "taken" } else { "unconcerned" });
     (StatusCode::ACCEPTED, format!("{datasets} Datasets will be listed again\n")).into_response()
 }
@@ -115,9 +120,10 @@ mod tests {
     async fn only_who_knows_the_token_is_heard() {
         let dir = tempfile::tempdir().unwrap();
         let token_file = dir.path().join("token");
+        let state = Arc::new(State::new(Settings::default(), Metrics::new().unwrap()));
         let handlers = Handlers {
             notices: Arc::new(Notices::new(Arc::new(Known::default()))),
-            state: Arc::new(State::new(Settings::default(), Metrics::new().unwrap())),
+            state: state.clone(),
             token_file: token_file.clone(),
         };
         let router = router(handlers);
@@ -127,6 +133,10 @@ mod tests {
             router.clone().oneshot(request).await.unwrap().status().as_u16()
         };
         let (good, empty) = ("Bearer hush", r#"{"Records": []}"#);
+        std::fs::write(&token_file, "hush").unwrap();
+        assert_eq!(send(good, empty).await, 503, "nothing is known yet");
+        state.set_agents(|agents| agents.synced = true);
+        std::fs::remove_file(&token_file).unwrap();
         assert_eq!(send(good, empty).await, 503, "there is no file");
         std::fs::write(&token_file, "\n").unwrap();
         assert_eq!(send("Bearer ", empty).await, 503, "an empty token is none");

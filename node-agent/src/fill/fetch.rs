@@ -187,7 +187,16 @@ impl Fetch<'_> {
     async fn read_once(&mut self) -> Result<(), FillError> {
         let origin = self.source.origin(self.file.origin)?;
         // Before the memory: whoever has some must get on without waiting for who waits for some.
-        let _turn = origin.turn(self.urgency).await;
+        let _turn = match self.urgency {
+            Urgency::Reader => origin.turn(Urgency::Reader).await,
+            Urgency::Background => tokio::select! {
+                turn = origin.turn(Urgency::Background) => turn,
+                // Somebody has come to wait for it meanwhile.
+                () = self.fetcher.demands.awaited(self.source.hash, self.run.numbers.clone()) => {
+                    origin.turn(Urgency::Reader).await
+                }
+            },
+        };
         // Before the request, so that no connection waits for memory with its answer half read.
         let mut memory = self.memory(self.next).await?;
         let range = self.bytes(self.next).start..self.bytes(self.run.numbers.end - 1).end;
@@ -288,12 +297,20 @@ impl Fetch<'_> {
             // Now it is held, or it is not: either way it is no longer to come.
             reservation.release(bytes);
         }
-        if result? {
-            self.fetched.done.insert(number);
-            self.fetched.bytes += bytes;
-        } else {
-            self.fetched.through += bytes;
-            self.fetcher.metrics.read_through_bytes.inc_by(bytes);
+        match result {
+            Ok(true) => {
+                self.fetched.done.insert(number);
+                self.fetched.bytes += bytes;
+            }
+            Ok(false) => {
+                self.fetched.through += bytes;
+                self.fetcher.metrics.read_through_bytes.inc_by(bytes);
+            }
+            // Whoever waits for the next block need not wait for the disk.
+            Err(error) if self.urgency == Urgency::Reader => {
+                self.fetched.error.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }

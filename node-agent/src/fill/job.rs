@@ -245,7 +245,7 @@ impl Job {
         // What a reader waited for may have come in exchange for something else.
         if !done.is_empty() && (!urgent || !self.is_full()) {
             self.backoff = backoff();
-            self.trouble = self.trouble.take().filter(|_| self.failing.is_some());
+            self.trouble = self.trouble.take().filter(|_| self.plan.has_put_off());
         }
         // The plan may be newer than the request.
         self.fetched(done);
@@ -261,20 +261,23 @@ impl Job {
                 }
                 self.changed.get_or_insert_with(|| (0, why.clone())).0 += 1;
             }
-            (error, _) => {
-                for range in rest {
-                    self.plan.put_back(range);
+            (error, _) => match (error, self.one_of_several(run)) {
+                (Some(FillError::Origin(error)), Some(origin)) => {
+                    self.plan.fails(origin, rest);
+                    self.origin_failed(origin, error, now);
                 }
-                match (error, self.one_of_several(run)) {
-                    (Some(FillError::Origin(error)), Some(origin)) => self.origin_failed(origin, error, now),
-                    (Some(error), _) => self.failed(error, now),
-                    (None, origin) if !done.is_empty() => {
-                        let mended = self.failing.take_if(|(failing, _)| Some(*failing) == origin);
-                        self.failing_until = self.failing_until.filter(|_| mended.is_none());
+                (error, origin) => {
+                    for range in rest {
+                        self.plan.put_back(range);
                     }
-                    (None, _) => {}
+                    if let Some(error) = error {
+                        self.failed(error, now);
+                    } else if let Some(origin) = origin.filter(|_| !done.is_empty()) {
+                        self.failing.take_if(|(failing, _)| *failing == origin);
+                        self.plan.answers(origin);
+                    }
                 }
-            }
+            },
         }
         self.settle(now);
     }
@@ -343,10 +346,11 @@ impl Job {
 
     /// What the others have goes on coming.
     fn origin_failed(&mut self, origin: u16, error: &OriginError, now: Instant) {
-        self.plan.fails(origin);
         self.done = false;
         self.trouble = Some((error.trouble(), error.to_string()));
-        self.reopens |= !error.is_transient();
+        // One that could not be opened is not asked at all before it is.
+        let is_closed = self.source.as_ref().is_some_and(|source| source.origin(origin).is_err());
+        self.reopens |= is_closed || !error.is_transient();
         // Requests that were under way together count once.
         if self.failing_until.is_none() {
             let same = self.failing.take().filter(|(failing, _)| *failing == origin);

@@ -68,8 +68,10 @@ pub(super) struct Plan {
     changed: RoaringBitmap,
     /// Origins that fail.
     failing: BTreeSet<u16>,
-    /// Missing at those, and nobody waits for them: to be tried again later.
+    /// Missing at those, and nobody waits for them: until they answer.
     put_off: RoaringBitmap,
+    /// Asked for there in vain: until the plan is made anew.
+    failed: RoaringBitmap,
 }
 
 impl Plan {
@@ -85,9 +87,10 @@ impl Plan {
     /// Somebody waits for these: what of them is missing is handed out first. What another
     /// want fetched may have come and not been kept.
     pub(super) fn urge(&mut self, blocks: &RoaringBitmap) {
-        let again = blocks & (&self.elsewhere | &self.put_off);
+        let again = blocks & (&self.elsewhere | &self.put_off | &self.failed);
         self.elsewhere -= &again;
         self.put_off -= &again;
+        self.failed -= &again;
         self.missing |= again;
         self.urgent |= blocks & &self.missing;
     }
@@ -98,20 +101,34 @@ impl Plan {
 
     /// Blocks not fetched yet, those that are under way left out.
     pub(super) fn missing(&self) -> u64 {
-        self.missing.len() + self.elsewhere.len() + self.changed.len() + self.put_off.len()
+        [&self.missing, &self.elsewhere, &self.changed, &self.put_off, &self.failed]
+            .iter()
+            .map(|blocks| blocks.len())
+            .sum()
     }
 
     pub(super) fn waits_for_others(&self) -> bool {
         !self.elsewhere.is_empty()
     }
 
-    /// What nobody waits for at this origin is put off from now on.
-    pub(super) fn fails(&mut self, origin: u16) {
+    /// Takes blocks back that this origin has not given: what nobody waits for there is put off.
+    pub(super) fn fails(&mut self, origin: u16, numbers: impl IntoIterator<Item = Range<BlockNumber>>) {
         self.failing.insert(origin);
+        for range in numbers {
+            self.failed.insert_range(range);
+        }
+    }
+
+    /// It does not fail any more: what was put off comes in its turn.
+    pub(super) fn answers(&mut self, origin: u16) {
+        if self.failing.remove(&origin) {
+            // What is of others that fail is put off again.
+            self.missing |= std::mem::take(&mut self.put_off);
+        }
     }
 
     pub(super) fn has_put_off(&self) -> bool {
-        !self.put_off.is_empty()
+        !self.put_off.is_empty() || !self.failed.is_empty()
     }
 
     pub(super) fn has_changed(&self) -> bool {
@@ -198,6 +215,7 @@ impl Plan {
         self.urgent.remove_range(numbers.clone());
         self.elsewhere.remove_range(numbers.clone());
         self.put_off.remove_range(numbers.clone());
+        self.failed.remove_range(numbers.clone());
         self.changed.remove_range(numbers);
     }
 }
@@ -262,7 +280,7 @@ mod tests {
         }
         let manifest = builder.finish().unwrap().0;
         let mut plan = Plan::new((0..4).collect());
-        plan.fails(0);
+        plan.fails(0, []);
         plan.urge(&RoaringBitmap::from([2]));
         let next = |plan: &mut Plan| {
             plan.next(&manifest, &InFlight::default(), false).map(|(run, urgent)| (run.file, urgent))
@@ -276,6 +294,19 @@ mod tests {
         plan.urge(&RoaringBitmap::from([0]));
         assert_eq!(next(&mut plan), Some((0, true)));
         assert!(!plan.has_put_off());
+        // Of what was put off all comes when the origin answers, but what it has refused.
+        let mut plan = Plan::new((0..4).collect());
+        assert_eq!(next(&mut plan), Some((0, false)));
+        plan.fails(0, std::iter::once(0..1));
+        assert_eq!(
+            [next(&mut plan), next(&mut plan), next(&mut plan)],
+            [Some((1, false)), Some((3, false)), None]
+        );
+        plan.answers(0);
+        assert_eq!([next(&mut plan), next(&mut plan)], [Some((2, false)), None]);
+        assert!(plan.has_put_off() && plan.missing() == 1);
+        plan.urge(&RoaringBitmap::from([0]));
+        assert_eq!((next(&mut plan), plan.has_put_off()), (Some((0, true)), false));
     }
 
     #[test]

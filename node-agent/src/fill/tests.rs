@@ -315,7 +315,8 @@ async fn a_full_store_keeps_no_reader_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_takes_nothing_keeps_no_reader_waiting() {
-    let world = World::new(&[("a", 10), ("b", 2000)]).await;
+    const LARGE: usize = BLOCK_SIZE as usize + 5;
+    let world = World::new(&[("a", 10), ("b", LARGE)]).await;
     let (hash, manifest) = world.list().await;
     let filling = world.start(&manifest, 2, None);
     // No object can be made any more, whoever asks.
@@ -324,12 +325,17 @@ async fn a_disk_that_takes_nothing_keeps_no_reader_waiting() {
     std::fs::write(&objects, "no directory").unwrap();
     filling.want(vec![want(hash, &[], 1)]);
     filling.troubled(TroubleKind::Store).await;
-    for (path, content) in [("b", content(1, 2000)), ("a", content(0, 10)), ("b", content(1, 2000))] {
-        let number = manifest.find(path).unwrap().first_block;
-        let mut coming = filling.demands.wait_for(hash, number);
-        filling.demands.demand(hash, [number]);
-        assert!(coming.block().await == content, "{path}");
-        assert!(!filling.store.holds(&hash, number));
+    let large = content(1, LARGE);
+    let (first, rest) = large.split_at(BLOCK_SIZE as usize);
+    let number = |path| manifest.find(path).unwrap().first_block;
+    for blocks in [vec![(number("b"), first), (number("b") + 1, rest)], vec![(number("a"), &content(0, 10))]]
+    {
+        let mut coming: Vec<_> = blocks.iter().map(|(at, _)| filling.demands.wait_for(hash, *at)).collect();
+        filling.demands.demand(hash, blocks.iter().map(|(at, _)| *at));
+        for (coming, (number, content)) in coming.iter_mut().zip(blocks) {
+            assert!(coming.block().await == content, "block {number}");
+            assert!(!filling.store.holds(&hash, number));
+        }
     }
     filling.stop().await;
 }
@@ -422,7 +428,9 @@ async fn a_deleted_dataset_is_not_fetched() {
 async fn one_of_several_origins_that_fails_keeps_nothing_of_the_others() {
     let mut world = World::new(&[("a", 10), ("b", 20)]).await;
     let other = FakeS3::start().await;
-    other.faults.lock().put(b"c", &content(0, 30));
+    for (seed, key) in ["c", "d", "e"].into_iter().enumerate() {
+        other.faults.lock().put(key.as_bytes(), &content(seed, 30));
+    }
     let mut dataset = world.dataset();
     let mut second = world.dataset().spec.origins.remove(0);
     // In the order of paths its files come first.
@@ -439,7 +447,7 @@ async fn one_of_several_origins_that_fails_keeps_nothing_of_the_others() {
     filling.held(&hash, 2).await;
     filling.troubled(TroubleKind::Credentials).await;
     other.faults.lock().answers.clear();
-    filling.held(&hash, 3).await;
+    filling.held(&hash, 5).await;
     eventually(|| "no trouble".into(), || filling.status.borrow().troubles.is_empty()).await;
     filling.stop().await;
 }

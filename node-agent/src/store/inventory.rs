@@ -187,6 +187,16 @@ impl Inventory {
         }
     }
 
+    /// All of a manifest's held blocks can be had, as far as is known.
+    fn show(&self, hash: &ManifestHash) {
+        let mut state = self.0.lock();
+        let Some(known) = state.known.get_mut(hash) else { return };
+        let shown = std::mem::take(&mut known.withheld) & &known.blocks;
+        if !shown.is_empty() {
+            state.publish(&BlockChange { added: shown, ..BlockChange::of(*hash) });
+        }
+    }
+
     /// Looks at the held blocks of an adopted manifest.
     pub(super) fn with_adopted<T>(
         &self,
@@ -299,6 +309,8 @@ impl Inventory {
                 ManifestState::Stored => self.cancel_adopting(hash),
                 ManifestState::Retiring => self.begin_retiring(hash),
                 ManifestState::Adopted if self.is_adopted(hash) => {
+                    // The disk works again; or it is found out anew.
+                    self.show(hash);
                     let change = self.with_adopted(hash, |known| BlockChange {
                         manifest: *hash,
                         added: held - known,

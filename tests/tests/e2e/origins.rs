@@ -194,8 +194,15 @@ fn new_objects_are_found_when_somebody_asks_and_when_their_store_tells() -> Resu
         bucket.put("images/3.bin", vec![3; 10]).await?;
         ensure!(notify("wrong", "images/3.bin").await?.0 == 401);
         ensure!(notify("hush", "others/3.bin").await?.1.starts_with("0 Datasets"));
-        has_files(2).await?;
+        let told = cluster.resource("dataset", "images").await?["status"]["notifiedAt"].clone();
+        ensure!(told.is_null(), "{told}");
         ensure!(notify("hush", "images/3.bin").await?.1.starts_with("1 Dataset"));
-        has_files(3).await
+        has_files(3).await?;
+        for outcome in ["refused", "unconcerned", "taken"] {
+            let label = format!("outcome=\"{outcome}\"");
+            let count = extender.workload.metric("hearth_extender_notices_total", &[&label]).await?;
+            ensure!(count == Some(1.0), "{outcome}: {count:?}");
+        }
+        Ok(())
     })
 }
