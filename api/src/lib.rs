@@ -14,6 +14,7 @@ mod cron_warmup;
 mod dataset;
 mod dataset_status;
 mod eviction;
+mod origin;
 mod validation;
 mod warmup;
 
@@ -21,10 +22,7 @@ pub use conditions::{ConditionStatus, set_condition};
 pub use cron_warmup::{
     ConcurrencyPolicy, CronWarmup, CronWarmupSpec, CronWarmupStatus, TemplateMetadata, WarmupTemplate,
 };
-pub use dataset::{
-    Addressing, CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Origin,
-    OriginOptions, SecretReference, ShareWith,
-};
+pub use dataset::{CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, ShareWith};
 pub use dataset_status::{
     DatasetStatus, HeldVersion, MissingFiles, RefreshRequest, ReplicasStatus, SkippedKeys, VersionStatus,
     WarmStatus,
@@ -33,6 +31,7 @@ pub use eviction::{
     Eviction, EvictionDataset, EvictionKept, EvictionNodeCounts, EvictionNodes, EvictionSpec, EvictionStatus,
     EvictionWhat,
 };
+pub use origin::{Addressing, Origin, OriginOptions, SecretReference};
 pub use validation::InvalidSpec;
 pub use warmup::{
     DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
