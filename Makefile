@@ -13,7 +13,8 @@ export RUST_LIB_BACKTRACE ?= 0
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: deps ## a real scheduler brings pods to the nodes that hold their data; KEEP=1 leaves the cluster up
+demo: workspace ## a real scheduler brings pods to the nodes that hold their data; KEEP=1 leaves the cluster up
+	@$(TARGET)/hearth-prepare demo
 	@$(TARGET)/hearth-demo $(if $(KEEP),--keep)
 
 test: deps ## all tests, with a real control plane
@@ -25,8 +26,11 @@ bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in rele
 		echo "== $$bench"; cargo bench -p hearth-tests --features bench-support --bench $$bench; \
 	done
 
+deps: workspace ## install what is missing and build the test cluster's programs once
+	@$(TARGET)/hearth-prepare
+
 # Only root can run real nodes, so only root is asked for what they take.
-deps: ## install what is missing and build the test cluster's programs once
+workspace:
 	@need() { command -v "$$1" >/dev/null || missing+=" $$2"; }; missing=""; \
 	need setpriv util-linux; need cc gcc; need dpkg-deb dpkg; need python3 python3; need java default-jre-headless; need mvn maven; \
 	python3 -m pip --version >/dev/null 2>&1 || missing+=" python3-pip"; \
@@ -43,6 +47,5 @@ deps: ## install what is missing and build the test cluster's programs once
 	@[ -n "$${KUBEBUILDER_ASSETS:-}" ] || command -v go >/dev/null || { echo "please install Go 1.26 or newer, or set KUBEBUILDER_ASSETS"; exit 1; }
 	@echo "building the workspace"
 	@cargo build --workspace --bins
-	@$(TARGET)/hearth-prepare
 
-.PHONY: help demo test bench deps
+.PHONY: help demo test bench deps workspace

@@ -147,15 +147,23 @@ fn installed_or_unpacked(program: &str, package: &str, folder: &str) -> Result<P
     }
 }
 
+/// Builds what the demo needs and is not there yet.
+///
+/// # Errors
+/// When something cannot be built.
+pub fn prepare_demo() -> Result<()> {
+    for name in CONTROL_PLANE.names {
+        kubernetes(name)?;
+    }
+    s3_server().map(drop)
+}
+
 /// Builds everything that is not there yet, so that later look-ups cost nothing.
 ///
 /// # Errors
 /// When something cannot be built.
 pub fn prepare() -> Result<()> {
-    for name in CONTROL_PLANE.names {
-        kubernetes(name)?;
-    }
-    s3_server()?;
+    prepare_demo()?;
     gcs_server()?;
     minio()?;
     azurite()?;

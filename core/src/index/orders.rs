@@ -12,9 +12,6 @@ use hashbrown::{HashMap, HashSet};
 use std::cell::LazyCell;
 use std::sync::Arc;
 
-/// How often it is looked at whether a node is to stand in for others that hold less, milliseconds.
-pub(super) const STAND_IN_FOR: u64 = 5_000;
-
 /// A version that a node has reported for less than this, milliseconds, is never retired.
 const RETIRE_AFTER: u64 = 60_000;
 
@@ -84,8 +81,8 @@ impl ClusterIndex {
             }
         }
         let mut until: Option<Millis> = None;
-        for (name, dataset) in self.replicated_at(node) {
-            until = Some(Millis(now.0 + STAND_IN_FOR));
+        for (name, dataset) in self.replicated_beside(node) {
+            until = Some(Millis(now.0 + replicas::STAND_IN_FOR));
             if let Some(current) = dataset.facts.manifest
                 && self.stands_in(now, node, &name, dataset)
             {
@@ -113,19 +110,6 @@ impl ClusterIndex {
             Orders { wants, versions: Some(versions), evictions, adopt: lists, ..Orders::default() };
         let succeeds = self.add_successions(now, node, &mut orders);
         (orders, succeeds.into_iter().chain(until).min())
-    }
-
-    /// The datasets that are to have replicas, elsewhere than on `node`, which has something of them.
-    fn replicated_at(&self, node: &str) -> impl Iterator<Item = (DatasetName, &Dataset)> {
-        let reported = self.nodes.by_name(node).into_iter().flat_map(|node| &node.reported);
-        reported.filter_map(move |(hash, reported)| {
-            let name = DatasetName::parse(&reported.dataset)?;
-            let dataset = self.datasets.get(&name)?;
-            let is_chosen =
-                || self.warmups.get(&replicas::key(&name)).is_some_and(|w| w.chosen.contains(node));
-            let is_here = dataset.facts.replicas.is_some() && dataset.facts.manifest == Some(*hash);
-            (is_here && !is_chosen()).then_some((name, dataset))
-        })
     }
 
     /// Adds the versions that `node` should know besides, and those that it may

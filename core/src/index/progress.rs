@@ -95,7 +95,7 @@ impl ClusterIndex {
         // Not every node: of thousands, few have heard of it.
         for (id, _) in version.holders().filter(|(id, _)| live(*id).is_some()) {
             let held = counted.by_node.get(&id).copied().unwrap_or(0);
-            warmth.whole += usize::from(held == counted.selected.bytes && version.reported_by(id));
+            warmth.whole += usize::from(version.is_whole(counted, id));
             warmth.some += usize::from(held > 0);
             warmth.most = warmth.most.max(held);
         }
@@ -181,9 +181,8 @@ impl ClusterIndex {
         };
         let counted = version.counted(selection)?;
         let selected = &counted.selected;
-        let holds =
-            |id| counted.by_node.get(&id).copied().unwrap_or(0) == selected.bytes && version.reported_by(id);
-        (selected.files > 0 && all_hold(&holds)).then_some((nodes, selected.bytes * nodes as u64))
+        (selected.files > 0 && all_hold(&|id| version.is_whole(counted, id)))
+            .then_some((nodes, selected.bytes * nodes as u64))
     }
 
     /// How far a warm-up is that wants the list of files only.

@@ -12,6 +12,9 @@ use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How often it is looked at whether a node is to stand in for others that hold less, milliseconds.
+pub(super) const STAND_IN_FOR: u64 = 5_000;
+
 /// Below what any Warmup can ask for: somebody waits for those.
 pub(super) const PRIORITY: i32 = -1_001;
 
@@ -25,7 +28,7 @@ pub struct Replicas {
 }
 
 /// By what the warm-up of a dataset's replicas is known; no UID has a slash.
-pub(super) fn key(name: &DatasetName) -> String {
+fn key(name: &DatasetName) -> String {
     name.to_string()
 }
 
@@ -48,10 +51,19 @@ impl ClusterIndex {
     /// How far the replicas of a dataset are; `None` when it is to have none, or has no version here.
     pub fn replicas(&self, now: Millis, name: &DatasetName) -> Option<Replicas> {
         let chosen = &self.warmups.get(&key(name))?.chosen;
-        let whole = self.whole_holders(now, self.datasets.get(name)?)?;
-        Some(Replicas {
-            chosen: chosen.len(),
-            whole: whole.filter(|node| chosen.contains(&node.name)).count(),
+        let is_whole = self.wholeness(self.datasets.get(name)?)?;
+        let there = chosen.iter().filter_map(|node| self.live(node, now));
+        Some(Replicas { chosen: chosen.len(), whole: there.filter(|(id, _)| is_whole(*id)).count() })
+    }
+
+    /// The datasets that are to have replicas, and not on `node`, which has something of them.
+    pub(super) fn replicated_beside(&self, node: &str) -> impl Iterator<Item = (DatasetName, &Dataset)> {
+        let reported = self.nodes.by_name(node).into_iter().flat_map(|node| &node.reported);
+        reported.filter_map(move |(hash, reported)| {
+            let name = DatasetName::parse(&reported.dataset)?;
+            let dataset = self.datasets.get(&name).filter(|dataset| dataset.facts.manifest == Some(*hash))?;
+            let chosen = &self.warmups.get(&key(&name))?.chosen;
+            (!chosen.contains(node)).then_some((name, dataset))
         })
     }
 
@@ -59,15 +71,17 @@ impl ClusterIndex {
     /// to have it do.
     pub(super) fn stands_in(&self, now: Millis, node: &str, name: &DatasetName, dataset: &Dataset) -> bool {
         let stands_in = || {
-            let wanted = dataset.facts.replicas?;
-            let chosen = &self.warmups.get(&key(name))?.chosen;
             let is_whole = self.wholeness(dataset)?;
             self.live(node, now).filter(|(id, node)| is_whole(*id) && may_hold(dataset, node))?;
             // Nearly always there is nothing to stand in for.
-            let there = chosen.iter().filter_map(|node| self.live(node, now));
-            let missing = wanted.checked_sub(there.filter(|(id, _)| is_whole(*id)).count())?;
-            let others = self.whole_holders(now, dataset)?.filter(|node| !chosen.contains(&node.name));
-            let others = others.filter(|node| may_hold(dataset, node)).map(|node| &*node.name);
+            let missing = dataset.facts.replicas?.checked_sub(self.replicas(now, name)?.whole)?;
+            let chosen = &self.warmups.get(&key(name))?.chosen;
+            let holders = self.versions.get(&dataset.facts.manifest?)?.holders();
+            let whole = holders.filter(|(id, _)| is_whole(*id)).filter_map(|(id, _)| self.nodes.get(id));
+            let others = whole.filter(|node| {
+                self.is_live(node, now) && !chosen.contains(&node.name) && may_hold(dataset, node)
+            });
+            let others = others.map(|node| &*node.name);
             Some(missing > 0 && placement::choose(&key(name), others, Some(missing)).contains(&node))
         };
         stands_in().unwrap_or(false)
@@ -77,17 +91,7 @@ impl ClusterIndex {
     fn wholeness(&self, dataset: &Dataset) -> Option<impl Fn(NodeId) -> bool> {
         let version = self.versions.get(&dataset.facts.manifest?)?;
         let counted = version.counted(&Selection::all())?;
-        Some(move |id| {
-            let held = counted.by_node.get(&id).copied().unwrap_or(0);
-            held == counted.selected.bytes && version.reported_by(id)
-        })
-    }
-
-    /// The live nodes that hold all of a dataset's current version.
-    fn whole_holders(&self, now: Millis, dataset: &Dataset) -> Option<impl Iterator<Item = &Node>> {
-        let (version, is_whole) = (self.versions.get(&dataset.facts.manifest?)?, self.wholeness(dataset)?);
-        let holders = version.holders().map(|(id, _)| id).filter(move |id| is_whole(*id));
-        Some(holders.filter_map(|id| self.nodes.get(id)).filter(move |node| self.is_live(node, now)))
+        Some(move |id| version.is_whole(counted, id))
     }
 
     /// On how many nodes there are pods that ask for each dataset.
@@ -113,7 +117,6 @@ fn may_hold(dataset: &Dataset, node: &Node) -> bool {
 mod tests {
     use super::super::tests::{cluster, dataset, delta, name, snapshot};
     use super::*;
-    use crate::index::orders::STAND_IN_FOR;
     use crate::index::{DatasetFacts, NodeFacts};
     use crate::wire::report::Orders;
 

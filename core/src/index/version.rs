@@ -107,6 +107,12 @@ impl Version {
         }
     }
 
+    /// Whether a node has said that it holds all of what is counted.
+    pub(super) fn is_whole(&self, counted: &Counted, node: NodeId) -> bool {
+        let held = counted.by_node.get(&node).copied().unwrap_or(0);
+        held == counted.selected.bytes && self.reported_by(node)
+    }
+
     pub(super) fn counted(&self, selection: &Selection) -> Option<&Counted> {
         self.counted.get(selection)
     }

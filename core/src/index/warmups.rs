@@ -136,8 +136,10 @@ pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<Str
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{cluster, delta, name, snapshot};
     use super::*;
-    use crate::index::{DatasetFacts, NodeFacts, Settings};
+    use crate::index::{DatasetFacts, Millis, NodeFacts, Settings};
+    use crate::wire::report::Adoption;
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]
@@ -169,6 +171,37 @@ mod tests {
 
     fn selector(labelled: bool) -> BTreeMap<String, String> {
         labelled.then(|| ("gpu".to_owned(), "yes".to_owned())).into_iter().collect()
+    }
+
+    #[test]
+    fn a_warm_up_of_metadata_brings_the_list_and_no_bytes() {
+        let (mut index, hash, manifest) = cluster(&["a", "b"]);
+        index.apply(Millis(0), snapshot("a", &[]));
+        index.apply(Millis(0), snapshot("b", &[(hash, &[])]));
+        index.set_warmup(
+            "w",
+            WarmupFacts {
+                subject: "w".to_owned(),
+                dataset: name(),
+                selection: None,
+                node_selector: BTreeMap::new(),
+                replicas: None,
+                priority: 5,
+            },
+        );
+        let orders = index.orders(Millis(0), "a").0;
+        assert_eq!(orders.adopt, [Adoption { manifest: hash, dataset: "ns/set".to_owned() }]);
+        assert_eq!(orders.wants, []);
+        assert_eq!(index.orders(Millis(0), "b").0.adopt, [], "it has it");
+        let progress = index.warmup_progress(Millis(0), "w").unwrap();
+        assert_eq!((progress.nodes_wanted, progress.nodes_done, progress.files_done), (2, 1, 4));
+        assert_eq!(index.warmup_done(Millis(0), "w"), None);
+        index.apply(Millis(0), delta("a", 1, hash, &[], &[]));
+        assert_eq!(index.orders(Millis(0), "a").0.adopt, []);
+        let progress = index.warmup_progress(Millis(0), "w").unwrap();
+        assert_eq!((progress.nodes_done, progress.files_done, progress.files_total), (2, 8, 8));
+        assert_eq!((progress.bytes_total, manifest.file_count()), (0, 4));
+        assert_eq!(index.warmup_done(Millis(0), "w"), Some((2, 0)));
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use hearth_core::scaling::Scaling;
 use hearth_core::score;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Our part of a Dataset's status; the one who lists writes the rest.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Part {
-    warm: Option<WarmStatus>,
-    replicas: Option<ReplicasStatus>,
+    #[serde(flatten)]
+    numbers: Numbers,
     conditions: Vec<Condition>,
 }
 
 /// What a Part says in numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 pub(super) struct Numbers {
     warm: Option<WarmStatus>,
     replicas: Option<ReplicasStatus>,
@@ -37,19 +37,20 @@ impl Part {
     /// stands there already.
     pub(super) fn with(
         dataset: &Dataset,
-        Numbers { warm, replicas }: Numbers,
+        numbers: Numbers,
         (status, reason, message): (ConditionStatus, &str, String),
         now: Timestamp,
     ) -> Option<Self> {
         let before = dataset.status.as_ref();
-        let numbers_before = before.map(|status| (&status.warm, &status.replicas));
+        let numbers_before =
+            before.map(|status| Numbers { warm: status.warm.clone(), replicas: status.replicas.clone() });
         let said = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let mut conditions: Vec<Condition> =
             said.iter().filter(|condition| condition.type_ == "Ready").cloned().collect();
         set_condition(&mut conditions, "Ready", status, reason, message, dataset.metadata.generation, now);
-        let same = numbers_before.unwrap_or((&None, &None)) == (&warm, &replicas)
-            && conditions.iter().all(|one| said.contains(one));
-        (!same).then_some(Self { warm, replicas, conditions })
+        let same =
+            numbers_before.unwrap_or_default() == numbers && conditions.iter().all(|one| said.contains(one));
+        (!same).then_some(Self { numbers, conditions })
     }
 }
 
@@ -101,8 +102,7 @@ impl Duties {
             self.state.read(|index| (index.dataset_warmth(now, &name), index.replicas(now, &name)));
         let replicas = replicas.map(|wanted| replicas_status(wanted, there.unwrap_or_default()));
         let Some(part) = changed(dataset, warmth.as_ref(), replicas, Timestamp::now()) else { return };
-        let api: Api<Dataset> = Api::namespaced(self.client.clone(), &name.namespace);
-        if let Err(why) = apply_status(&api, &name.name, &part).await {
+        if let Err(why) = apply_status(&self.api_of(dataset), &name.name, &part).await {
             tracing::warn!(dataset = %name, "its status was not written: {why}");
         }
     }
@@ -174,6 +174,9 @@ mod tests {
         assert_eq!((replicas.nodes, replicas.summary.as_str()), (2, "1/3"));
         let part = changed(&dataset, Some(&warmth), Some(replicas.clone()), Timestamp::now()).unwrap();
         assert_eq!(part.conditions[0].status, "True");
-        assert_eq!(part.warm.as_ref().map(|warm| (warm.nodes, warm.most.as_str())), Some((1, "100%")));
+        assert_eq!(
+            part.numbers.warm.as_ref().map(|warm| (warm.nodes, warm.most.as_str())),
+            Some((1, "100%"))
+        );
     }
 }

@@ -1,10 +1,14 @@
-//! Builds and downloads what the tests and the demo need, with progress on the terminal: inside a test it would be silent.
+//! Builds and downloads what the tests need, or, with the argument `demo`, what the demo needs, with progress on the terminal: inside a test it would be silent.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use hearth_tests::{binaries, cache};
 
 fn main() -> Result<()> {
-    binaries::prepare()?;
+    match std::env::args().nth(1).as_deref() {
+        None => binaries::prepare()?,
+        Some("demo") => binaries::prepare_demo()?,
+        Some(other) => bail!("the argument is {other:?}, and demo or none is allowed"),
+    }
     println!("the test cluster's programs are in {}", cache::dir()?.display());
     Ok(())
 }

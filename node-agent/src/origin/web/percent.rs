@@ -1,54 +1,35 @@
 //! Percent-encoding, as signatures want it.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
-use std::fmt::Write;
+
+/// All but what RFC 3986 calls unreserved.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED_IN_PATHS: AsciiSet = RESERVED.remove(b'/');
 
 /// Appends `text` with all but unreserved characters encoded, and slashes as told.
 pub(in crate::origin) fn encode(url: &mut String, text: &str, keep_slashes: bool) {
-    for &byte in text.as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(byte as char),
-            b'/' if keep_slashes => url.push('/'),
-            _ => {
-                // Writing to a String cannot fail.
-                let _ = write!(url, "%{byte:02X}");
-            }
-        }
-    }
+    url.extend(utf8_percent_encode(text, if keep_slashes { &RESERVED_IN_PATHS } else { &RESERVED }));
 }
 
 /// The bytes that are encoded; what is no encoding stays as it is.
 pub(in crate::origin) fn decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text.as_bytes());
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        rest = behind;
-        let byte = match (first, behind) {
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => {
-                    rest = after;
-                    high << 4 | low
-                }
-                _ => b'%',
-            },
-            (byte, _) => *byte,
-        };
-        bytes.push(byte);
-    }
-    Cow::Owned(bytes)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    percent_decode_str(text).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn unreserved_characters_stay() {
+        for (keep_slashes, expected) in [(true, "aZ9-._~/%2B%20%C3%A9"), (false, "aZ9-._~%2F%2B%20%C3%A9")] {
+            let mut encoded = String::new();
+            encode(&mut encoded, "aZ9-._~/+ \u{e9}", keep_slashes);
+            assert_eq!(encoded, expected);
+        }
+    }
 
     proptest! {
         #[test]
