@@ -152,11 +152,41 @@ pub struct CacheSpec {
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<i32>,
 
+    /// What it is best kept on, the best first: it goes to the first that has room for all of
+    /// it, and moves up while pods mount it often. Nodes that have none of these media use
+    /// what they have. SSD before HDD when empty, and memory only if there is nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    #[x_kube(validation = Rule::new("self.all(medium, self.exists_one(other, other == medium))").message("media must name none twice"))]
+    pub media: Vec<Medium>,
+
     /// Labels that a node must have for replicas and warm-ups to be there; every
     /// node when empty. Pods still read it wherever they run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub node_selector: BTreeMap<String, String>,
+}
+
+/// What a directory of a node's store is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Medium {
+    /// Memory.
+    Mem,
+    /// Flash.
+    Ssd,
+    /// Rotating disks.
+    Hdd,
+}
+
+impl From<Medium> for hearth_core::tier::Medium {
+    fn from(medium: Medium) -> Self {
+        match medium {
+            Medium::Mem => Self::Mem,
+            Medium::Ssd => Self::Ssd,
+            Medium::Hdd => Self::Hdd,
+        }
+    }
 }
 
 /// Who may use a dataset besides its own namespace.

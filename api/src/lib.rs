@@ -22,7 +22,9 @@ pub use conditions::{ConditionStatus, set_condition};
 pub use cron_warmup::{
     ConcurrencyPolicy, CronWarmup, CronWarmupSpec, CronWarmupStatus, TemplateMetadata, WarmupTemplate,
 };
-pub use dataset::{CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, ShareWith};
+pub use dataset::{
+    CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Medium, ShareWith,
+};
 pub use dataset_status::{
     DatasetStatus, HeldVersion, MissingFiles, RefreshRequest, ReplicasStatus, SkippedKeys, VersionStatus,
     WarmStatus,

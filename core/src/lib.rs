@@ -28,5 +28,6 @@ pub mod removal;
 pub mod scaling;
 pub mod score;
 pub mod selection;
+pub mod tier;
 pub mod volume;
 pub mod wire;

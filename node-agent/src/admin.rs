@@ -27,7 +27,7 @@ pub fn router(metrics: &Arc<Metrics>, store: Store, views: Views, reports: LastR
     };
     let observed = metrics.clone();
     let observe = move || {
-        observed.observe_store(store.stats(), store.usage().ok());
+        observed.observe_store(&store);
         observed.observe_views(views.counts(), views.sessions());
     };
     hearth_runtime::admin::router(metrics.registry.clone(), ready, observe)

@@ -31,6 +31,7 @@ pub mod scrub;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod tiers;
 pub mod versions;
 pub mod views;
 

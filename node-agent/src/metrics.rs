@@ -1,6 +1,6 @@
 //! The names of all metrics, and the hands that move them.
 
-use crate::store::{StoreStats, Usage};
+use crate::store::{Store, StoreStats};
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -31,6 +31,8 @@ pub struct Metrics {
     pub evicted_bytes: IntCounterVec,
     /// Objects given up to make room, by `reason`.
     pub evicted_objects: IntCounterVec,
+    /// Bytes that moved between tiers, by the media `from` and `to`.
+    pub tier_moved_bytes: IntCounterVec,
     /// Bytes that were read again and found good.
     pub scrubbed_bytes: IntCounter,
     /// Times that all that is held has been read again.
@@ -83,6 +85,9 @@ struct StoreMetrics {
     commits_failed: IntCounter,
     orphans_removed: IntCounter,
     no_space: IntCounter,
+    tier_capacity: IntGaugeVec,
+    tier_used: IntGaugeVec,
+    tier_failed: IntGaugeVec,
 }
 
 /// Seconds that anything at an origin may take.
@@ -129,6 +134,11 @@ impl Metrics {
                 "evicted_objects_total",
                 "Objects given up, by the same reasons.",
                 &["reason"],
+            )?,
+            tier_moved_bytes: make.counters(
+                "tier_moved_bytes_total",
+                "Bytes that moved between tiers of the store, by their media.",
+                &["from", "to"],
             )?,
             scrubbed_bytes: make.counter(
                 "scrubbed_bytes_total",
@@ -200,8 +210,27 @@ impl Metrics {
         self.fuse_sessions_kept.set(gauge(kept));
     }
 
-    /// Takes over what the store counted, and how full it is.
-    pub fn observe_store(&self, stats: &StoreStats, usage: Option<Usage>) {
+    /// Takes over what the store counted, and how full it and its tiers are.
+    pub fn observe_store(&self, store: &Store) {
+        self.observe_counts(store.stats());
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        if let Ok(usage) = store.usage() {
+            self.store.capacity.set(gauge(usage.capacity_bytes));
+            self.store.used.set(gauge(usage.used_bytes));
+            self.store.free.set(gauge(usage.free_bytes));
+        }
+        for tier in store.tiers() {
+            let (directory, medium) = (tier.directory().to_string_lossy(), tier.medium().to_string());
+            let labels = [directory.as_ref(), medium.as_str()];
+            self.store.tier_failed.with_label_values(&labels).set(i64::from(!tier.works()));
+            if let Ok(usage) = tier.usage() {
+                self.store.tier_capacity.with_label_values(&labels).set(gauge(usage.capacity_bytes));
+                self.store.tier_used.with_label_values(&labels).set(gauge(usage.used_bytes));
+            }
+        }
+    }
+
+    fn observe_counts(&self, stats: &StoreStats) {
         let store = &self.store;
         for (metric, counted) in [
             (&store.blocks_written, &stats.blocks_written),
@@ -220,14 +249,11 @@ impl Metrics {
         ] {
             metric.inc_by(counted.load(Ordering::Relaxed).saturating_sub(metric.get()));
         }
-        if let Some(usage) = usage {
-            let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-            store.capacity.set(gauge(usage.capacity_bytes));
-            store.used.set(gauge(usage.used_bytes));
-            store.free.set(gauge(usage.free_bytes));
-        }
     }
 }
+
+/// What tells tiers apart.
+const TIER: [&str; 2] = ["directory", "medium"];
 
 impl StoreMetrics {
     fn new(make: &Make<'_>) -> Result<Self> {
@@ -268,6 +294,13 @@ impl StoreMetrics {
             no_space: make.counter(
                 "store_no_space_total",
                 "Times that the disk was full when something was written.",
+            )?,
+            tier_capacity: make.gauges("tier_capacity_bytes", "Bytes that a tier may take.", &TIER)?,
+            tier_used: make.gauges("tier_used_bytes", "Bytes that a tier takes.", &TIER)?,
+            tier_failed: make.gauges(
+                "tier_failed",
+                "1 for a tier whose disk fails again and again: nothing is read from it or written to it.",
+                &TIER,
             )?,
         })
     }
@@ -324,7 +357,7 @@ mod tests {
         let stats = StoreStats::default();
         stats.blocks_written.store(3, Ordering::Relaxed);
         for _ in 0..2 {
-            metrics.observe_store(&stats, None);
+            metrics.observe_counts(&stats);
             assert_eq!(metrics.store.blocks_written.get(), 3);
         }
     }

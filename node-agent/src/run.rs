@@ -8,7 +8,7 @@ use crate::credentials::Secrets;
 use crate::csi;
 use crate::datasets::Datasets;
 use crate::events;
-use crate::evict::{Evictor, EvictorParts, OnDemand, OnDemandParts, StandingParts};
+use crate::evict::{Evictor, EvictorParts, OnDemand, OnDemandParts, StandingParts, Standings};
 use crate::fill::{Fill, FillParts};
 use crate::identity;
 use crate::lister::{self, Lister};
@@ -19,7 +19,8 @@ use crate::reads::Reads;
 use crate::replicas::Replicas;
 use crate::reporter::{Reporter, ReporterParts};
 use crate::scrub::Scrubber;
-use crate::store::{Store, StoreConfig};
+use crate::store::{Store, Tier};
+use crate::tiers::{self, Mover, MoverParts, TierRoom};
 use crate::versions;
 use crate::views::{self, ViewParts, Views};
 use anyhow::Context;
@@ -51,6 +52,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = open_store(&config).await?;
     let identity = store.identity();
     tracing::info!(node = config.node_name, store = %identity.uuid, boot = identity.boot, "the store is open");
+    for tier in store.tiers() {
+        tracing::info!(directory = %tier.directory().display(), medium = %tier.medium(), "a tier of it");
+    }
 
     let allowed = Allowed {
         roots: AllowedRoots::new(config.file_origins.allowed_roots.clone()),
@@ -84,11 +88,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let views = open_views(&config, view_parts).await?;
     let (all_wants, wants) = watch::channel(Vec::new());
-    let evictor = Evictor::new(EvictorParts {
+    let standings = Arc::new(Standings::new(StandingParts {
+        datasets: datasets.clone(),
+        in_use: views.in_use(),
+        wants: wants.clone(),
+    }));
+    let evictor = |tier: &Tier| {
+        Evictor::new(EvictorParts {
+            store: store.clone(),
+            tier: tier.clone(),
+            views: views.clone(),
+            reads: reads.clone(),
+            standings: standings.clone(),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        })
+    };
+    let evictors: Vec<Evictor> = store.tiers().iter().map(evictor).collect();
+    let room = TierRoom::new(store.clone(), evictors.clone(), standings.clone());
+    let mover = Mover::new(MoverParts {
         store: store.clone(),
         views: views.clone(),
         reads,
-        standings: StandingParts { datasets: datasets.clone(), in_use: views.in_use(), wants: wants.clone() },
+        standings,
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     });
@@ -112,7 +134,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             metrics: metrics.clone(),
             demands: views.demands(),
             blocks,
-            room: Arc::new(evictor.clone()),
+            room: Arc::new(room),
         },
     );
     let speaker =
@@ -158,7 +180,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(scrubber) = scrubber {
         tasks.spawn("reading again what is stored", scrubber.run(shutdown.clone()));
     }
-    tasks.spawn("keeping within the store's limits", evictor.run());
+    for evictor in evictors {
+        tasks.spawn("keeping within the store's limits", evictor.run());
+    }
+    tasks.spawn("moving data between tiers", mover.run());
     tasks.spawn("giving up what Evictions name", on_demand.run(shutdown.clone()));
     if config.csi.enabled {
         let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());
@@ -181,13 +206,8 @@ async fn open_views(config: &Config, parts: ViewParts) -> anyhow::Result<Views> 
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let store = StoreConfig {
-        directory: config.store.directory.clone(),
-        capacity: config.store.capacity,
-        min_free: config.store.min_free,
-        watermarks: config.store.watermarks()?,
-    };
-    tokio::task::spawn_blocking(move || Store::open(&store))
+    let section = config.store.clone();
+    tokio::task::spawn_blocking(move || Ok::<_, anyhow::Error>(Store::open_tiers(&tiers::find(&section)?)?))
         .await
         .context("opening the store ended")?
         .with_context(|| format!("the store in {} cannot be opened", config.store.directory.display()))

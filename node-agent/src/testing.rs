@@ -167,7 +167,10 @@ pub(crate) async fn stored(store: &Store, files: &[(&str, &str)], name: &str) ->
     store.put_manifest(hash, &format!("ns/{name}"), &encoding).unwrap();
     store.adopt(&hash).unwrap();
     for file in 0..files.len() {
-        store.write_block(&hash, file, 0, Bytes::from(vec![7; STORED as usize])).await.unwrap();
+        store
+            .write_block(store.home().id(), &hash, file, 0, Bytes::from(vec![7; STORED as usize]))
+            .await
+            .unwrap();
     }
     (hash, manifest)
 }

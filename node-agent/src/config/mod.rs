@@ -1,17 +1,18 @@
 //! The agent's configuration: one YAML file, the environment over it, flags over both.
 
+mod tiers;
 pub mod units;
 mod web_identity;
 
 use crate::origin::RetryConfig;
-use anyhow::{Context, ensure};
-use hearth_core::evict::{WatermarkError, Watermarks};
+use anyhow::ensure;
 use hearth_runtime::config::ConfigError;
 use hearth_runtime::logs::{LogConfig, LogFormat};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+pub use tiers::{StoreSection, TierSection};
 use units::Size;
 pub use web_identity::{AzIdentity, GsIdentity, S3Identity, WebIdentityConfig};
 
@@ -64,28 +65,6 @@ pub struct TlsConfig {
     /// PEM file of the authorities that sign the extender's certificate; read again
     /// when it changes.
     pub ca_file: PathBuf,
-}
-
-/// The `store` section.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct StoreSection {
-    /// Directory, made when it is not there. Its file system is best its own.
-    pub directory: PathBuf,
-    /// Most bytes of blocks to hold, such as `500Gi`, or a share of the file system such as
-    /// `60%`; as much as `minFree` leaves when absent.
-    pub capacity: Option<Size>,
-    /// What must stay free on its file system, bytes or percent. Keep it above
-    /// kubelet's eviction threshold.
-    pub min_free: Size,
-    /// Percent of the capacity above which nothing is taken in, 1 to 100: what is there
-    /// makes room, the least valuable first.
-    pub high_watermark: u8,
-    /// Percent of the capacity down to which it makes room then, below the former.
-    pub low_watermark: u8,
-    /// Bytes per second at which what is stored is read again and compared with its checksums,
-    /// such as `10Mi`, while the disks have time; 0 for never.
-    pub scrub_rate: Size,
 }
 
 /// The `origin` section.
@@ -204,21 +183,6 @@ impl Default for Config {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self { ca_file: "/etc/hearth/ca/ca.crt".into() }
-    }
-}
-
-impl Default for StoreSection {
-    fn default() -> Self {
-        // kubelet evicts pods at 15 % free of the image file system, at 10 % of its own.
-        Self {
-            directory: "/var/lib/hearth".into(),
-            capacity: None,
-            min_free: Size::Percent(20),
-            high_watermark: 100,
-            low_watermark: 95,
-            // A terabyte in 29 hours.
-            scrub_rate: Size::Bytes(10 << 20),
-        }
     }
 }
 
@@ -352,13 +316,8 @@ impl Config {
             "origin.buffer is {}, and bytes of at least 64Mi are allowed",
             self.origin.buffer
         );
-        ensure!(
-            self.store.scrub_rate.bytes().is_some(),
-            "store.scrubRate is {}, and bytes per second such as 10Mi are allowed",
-            self.store.scrub_rate
-        );
         self.origin.web_identity.check()?;
-        self.store.watermarks().context("store.highWatermark and store.lowWatermark")?;
+        self.store.check()?;
         for (name, path) in [
             ("csi.socket", &self.csi.socket),
             ("csi.registrationDirectory", &self.csi.registration_directory),
@@ -379,13 +338,6 @@ impl Config {
             );
         }
         Ok(())
-    }
-}
-
-impl StoreSection {
-    /// Both watermarks.
-    pub fn watermarks(&self) -> Result<Watermarks, WatermarkError> {
-        Watermarks::new(self.high_watermark, self.low_watermark)
     }
 }
 
@@ -425,6 +377,8 @@ mod tests {
             ("nodeNam: x", "nodeNam"),
             ("store: {minFree: much}", "minFree"),
             ("origin: {readTimeout: soon}", "readTimeout"),
+            ("store: {tiers: [{directory: /fast, medium: NVME}]}", "medium"),
+            ("store: {tiers: [{directory: /fast}]}", "medium"),
         ] {
             let error = load(yaml, &[]).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
@@ -449,6 +403,15 @@ mod tests {
             ("{nodeName: n, store: {scrubRate: 10%}}", "store.scrubRate"),
             ("{nodeName: n, store: {highWatermark: 101}}", "store.highWatermark"),
             ("{nodeName: n, store: {highWatermark: 90}}", "store.highWatermark and store.lowWatermark"),
+            ("{nodeName: n, store: {tiers: [{directory: fast, medium: SSD}]}}", "store.tiers[0].directory"),
+            (
+                "{nodeName: n, store: {directory: /a, tiers: [{directory: /a/b, medium: HDD}]}}",
+                "store.tiers[0].directory",
+            ),
+            (
+                "{nodeName: n, store: {tiers: [{directory: /b, medium: MEM, lowWatermark: 100}]}}",
+                "store.tiers[0].highWatermark and store.tiers[0].lowWatermark",
+            ),
         ] {
             let error = load(yaml, &[]).unwrap().check().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");

@@ -49,7 +49,7 @@ impl Inner {
         reason: Reason,
         mut so_far: impl FnMut(Amount) -> bool,
     ) -> Result<(), ViewError> {
-        let free = self.store.usage()?.free_bytes;
+        let free = self.tier.usage()?.free_bytes;
         let mut rest = Duration::ZERO;
         let late = self.late()?;
         let before = self.sum()?.saturating_add(late);
@@ -64,14 +64,14 @@ impl Inner {
                 }
                 let began = Instant::now();
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
-                let evicted = self.views.evict(&version.hash, &files)?.amount;
+                let evicted = self.views.evict_in(&self.tier, &version.hash, &files)?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
                 // Others who take the disk faster than it is freed are not waited for either.
                 let is_awaited = so_far(all)
                     || Arc::strong_count(&self.waiting) > 1
-                    || self.store.usage()?.free_bytes < free;
+                    || self.tier.usage()?.free_bytes < free;
                 self.made.notify_waiters();
                 rest = pace::rest(began.elapsed(), is_awaited, !is_awaited && pressure::disks_are_busy());
             }

@@ -1,9 +1,9 @@
-//! Goes through what the store holds, so that it can be decided what is given up.
+//! Goes through what a tier holds, so that it can be decided what is given up.
 
 use super::standings::Version;
 use crate::fill::Visitor;
 use crate::reads::{Habit, Reads};
-use crate::store::{BlockSets, Store, StoreError};
+use crate::store::{BlockSets, StoreError, Tier};
 use hearth_core::evict::{
     self, Candidate, Claim, NotEnough, Plan, SAMPLE, Shortage, displaced, least_valuable_first,
 };
@@ -24,7 +24,7 @@ pub(super) struct Chosen {
 
 /// What is held, shown and read.
 pub(super) struct Held<'a> {
-    pub(super) store: &'a Store,
+    pub(super) tier: &'a Tier,
     pub(super) shown: &'a BlockSets,
     pub(super) reads: &'a Reads,
 }
@@ -145,10 +145,10 @@ impl Held<'_> {
     /// A version's manifest and what is held of it; `None` when that is nothing, or cannot
     /// be read: then the others make room.
     fn held_of(&self, version: &Version) -> Result<Option<(Arc<Manifest>, RoaringBitmap)>, StoreError> {
-        let Some(held) = self.store.held(&version.hash).filter(|held| !held.is_empty()) else {
+        let Some(held) = self.tier.held(&version.hash).filter(|held| !held.is_empty()) else {
             return Ok(None);
         };
-        match self.store.manifest(&version.hash) {
+        match self.tier.manifest(&version.hash) {
             Ok(manifest) => Ok(manifest.map(|manifest| (manifest, held))),
             Err(error @ (StoreError::Damaged { .. } | StoreError::Manifest { .. })) => {
                 tracing::warn!(dataset = version.dataset, %error, "nothing of a version can be given up");
@@ -168,7 +168,7 @@ impl Held<'_> {
             let files = looked.iter().filter(|(chosen, _)| chosen.version == place);
             let files: RoaringBitmap = files.map(|(chosen, _)| chosen.file).collect();
             for better in better_than(versions, place) {
-                let shared = self.store.also_listed(&versions[place].hash, &files, &better.hash)?;
+                let shared = self.tier.also_listed(&versions[place].hash, &files, &better.hash)?;
                 looked.retain(|(chosen, _)| chosen.version != place || !shared.contains(chosen.file));
             }
         }
@@ -184,10 +184,10 @@ impl Held<'_> {
     ) -> Result<RoaringBitmap, StoreError> {
         let mut listed = RoaringBitmap::new();
         let version = &versions[place];
-        let Some(manifest) = self.store.manifest(&version.hash)? else { return Ok(listed) };
+        let Some(manifest) = self.tier.manifest(&version.hash)? else { return Ok(listed) };
         let files: RoaringBitmap = manifest.files_with(held).map(|file| file.index as u32).collect();
         for better in better_than(versions, place) {
-            listed |= self.store.also_listed(&version.hash, &(&files - &listed), &better.hash)?;
+            listed |= self.tier.also_listed(&version.hash, &(&files - &listed), &better.hash)?;
         }
         Ok(listed)
     }

@@ -1,7 +1,7 @@
-//! Makes room in the store, and keeps it within its limits.
+//! Makes room in a tier of the store, and keeps it within its limits.
 //!
 //! Which version is worth how much is gathered in `standings`; `choose` goes through what
-//! the store holds and lets [`hearth_core::evict`] decide. Here the decisions are carried
+//! the tier holds and lets [`hearth_core::evict`] decide. Here the decisions are carried
 //! out, one at a time, so that nothing is given up twice for the same need. What somebody
 //! asks to be given up, `on_demand` gives up.
 
@@ -13,20 +13,17 @@ mod standings;
 #[cfg(test)]
 mod tests;
 
-use crate::fill::{MakeRoom, NoRoom, Visitor};
+use crate::fill::{NoRoom, Visitor};
 use crate::metrics::Metrics;
 use crate::reads::Reads;
-use crate::store::{Reservation, Store, StoreError};
+use crate::store::{Reservation, Store, StoreError, Tier};
 use crate::views::{ViewError, Views};
 use batches::Reason;
 pub(crate) use batches::in_batches;
 use choose::Held;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use hearth_core::evict::{Amount, Claim, NotEnough, Shortage, Standing};
 use hearth_core::manifest::ManifestHash;
 use parking_lot::Mutex;
-use standings::{Standings, Version};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +31,8 @@ use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use on_demand::{OnDemand, OnDemandParts};
-pub use standings::StandingParts;
+pub(crate) use standings::Version;
+pub use standings::{StandingParts, Standings};
 
 /// How often it is looked whether others have filled the disk.
 const LOOK: Duration = Duration::from_secs(5);
@@ -61,12 +59,14 @@ const LATE: Duration = Duration::from_secs(60);
 pub struct EvictorParts {
     /// What is held.
     pub store: Store,
+    /// Where room is made.
+    pub tier: Tier,
     /// What is shown, and by which links.
     pub views: Views,
     /// How it is read.
     pub reads: Reads,
     /// What versions are worth.
-    pub standings: StandingParts,
+    pub standings: Arc<Standings>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the agent is asked to end.
@@ -79,9 +79,10 @@ pub struct Evictor(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    tier: Tier,
     views: Views,
     reads: Reads,
-    standings: Standings,
+    standings: Arc<Standings>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     /// Whoever makes room.
@@ -122,9 +123,10 @@ impl Evictor {
     pub fn new(parts: EvictorParts) -> Self {
         Self(Arc::new(Inner {
             store: parts.store,
+            tier: parts.tier,
             views: parts.views,
             reads: parts.reads,
-            standings: Standings::new(parts.standings),
+            standings: parts.standings,
             metrics: parts.metrics,
             shutdown: parts.shutdown,
             turn: Arc::default(),
@@ -143,7 +145,8 @@ impl Evictor {
         while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             pause = match shutdown.run_until_cancelled(self.0.keep_limits()).await {
                 Some(Err(why)) => {
-                    tracing::warn!("the store is above its limit: {why}");
+                    let directory = self.0.tier.directory().display();
+                    tracing::warn!(%directory, "the store is above its limit: {why}");
                     RESIGN
                 }
                 Some(Ok(())) | None => LOOK,
@@ -151,16 +154,20 @@ impl Evictor {
         }
         Ok(())
     }
-}
 
-impl MakeRoom for Evictor {
-    fn reserve(&self, hash: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>> {
-        self.0.reserve(hash, bytes).boxed()
+    /// Room for `bytes` more of a version, in place of what is of less value.
+    pub(crate) async fn reserve(&self, hash: ManifestHash, bytes: u64) -> Result<Reservation, NoRoom> {
+        self.0.reserve(hash, bytes).await
     }
 
-    fn admit(&self, visitor: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>> {
-        let inner = self.0.clone();
-        async move { inner.admit(visitor).await }.boxed()
+    /// See [`MakeRoom::admit`](crate::fill::MakeRoom::admit).
+    pub(crate) async fn admit(&self, visitor: Visitor) -> Result<Option<Reservation>, NoRoom> {
+        self.0.clone().admit(visitor).await
+    }
+
+    /// Room that is there already.
+    pub(crate) fn free(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
+        self.0.free(bytes)
     }
 }
 
@@ -175,19 +182,19 @@ impl Inner {
         *self.cramped.lock() = Some(Instant::now() + CRAMPED);
         // Whoever makes room does it for the limit, too.
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return Ok(()) };
-        let versions = self.standings.of(self.store.manifests()).await;
+        let versions = self.standings.of(self.tier.manifests()).await;
         self.make_room(turn, versions, Claim::Limit, 0, Reason::Limit).await
     }
 
     async fn reserve(self: &Arc<Self>, hash: ManifestHash, bytes: u64) -> Result<Reservation, NoRoom> {
         // Before the turn: to ask the API server takes its time.
-        self.standings.of(self.store.manifests()).await;
+        self.standings.of(self.tier.manifests()).await;
         for _ in 0..ATTEMPTS {
             let turn = match self.free_or_turn(bytes).await? {
                 Ok(reservation) => return Ok(reservation),
                 Err(turn) => turn,
             };
-            let versions = self.standings.of(self.store.manifests()).await;
+            let versions = self.standings.of(self.tier.manifests()).await;
             self.room_for(turn, versions, &hash, bytes).await?;
             if let Some(reservation) = self.free_with_gap(bytes)? {
                 return Ok(reservation);
@@ -195,7 +202,7 @@ impl Inner {
             // Others have taken it, or the file system does not show it yet.
             tokio::time::sleep(AGAIN).await;
         }
-        Ok(self.store.reserve(bytes)?)
+        Ok(self.tier.reserve(bytes)?)
     }
 
     /// Room, once somebody has made some; or the turn to make it.
@@ -224,7 +231,7 @@ impl Inner {
     fn free_with_gap(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
         let is_cramped = self.cramped.lock().is_some_and(|until| until > Instant::now());
         let gap = match is_cramped {
-            true => self.store.usage()?.capacity_bytes / GAP,
+            true => self.tier.usage()?.capacity_bytes / GAP,
             false => 0,
         };
         let mut free = self.free(bytes.saturating_add(gap))?;
@@ -241,7 +248,7 @@ impl Inner {
             return Ok(Some(reservation));
         }
         let Ok(turn) = self.turn.clone().try_lock_owned() else { return Ok(None) };
-        let versions = self.standings.of(self.store.manifests()).await;
+        let versions = self.standings.of(self.tier.manifests()).await;
         if !over_quota && self.refusal(standing_of(&versions, &hash)).is_none() {
             // What nothing of less value yields for is exchanged when it comes again.
             return match self.room_for(turn, versions, &hash, bytes).await {
@@ -268,7 +275,7 @@ impl Inner {
                 None => return Ok(self.free(bytes)?),
             },
         };
-        let held = Held { store: &self.store, shown: &*self.views.shown()?, reads: &self.reads };
+        let held = Held { tier: &self.tier, shown: &*self.views.shown()?, reads: &self.reads };
         let chosen = held.displaced(versions, visitor, short)?;
         if chosen.is_empty() {
             return Ok(None);
@@ -279,7 +286,7 @@ impl Inner {
 
     /// Room that is there already.
     fn free(&self, bytes: u64) -> Result<Option<Reservation>, StoreError> {
-        match self.store.reserve(bytes) {
+        match self.tier.reserve(bytes) {
             Ok(reservation) => Ok(Some(reservation)),
             Err(error) if error.is_no_space() => Ok(None),
             Err(error) => Err(error),
@@ -289,10 +296,10 @@ impl Inner {
     fn shortage(&self, claim: Claim, bytes: u64) -> Result<Option<Shortage>, StoreError> {
         let late = self.late()?;
         Ok(match claim {
-            Claim::Version(_) => self.store.room(late)?.shortage(Amount { bytes, objects: 1 }),
+            Claim::Version(_) => self.tier.room(late)?.shortage(Amount { bytes, objects: 1 }),
             // No more than has to be: others may free the disk again.
             Claim::Limit => self
-                .store
+                .tier
                 .room_of_held(late)?
                 .shortage(Amount::default())
                 .map(|shortage| Shortage { wanted: shortage.least, ..shortage }),
@@ -309,7 +316,7 @@ impl Inner {
     }
 
     fn sum(&self) -> Result<u64, StoreError> {
-        let usage = self.store.usage()?;
+        let usage = self.tier.usage()?;
         Ok(usage.used_bytes.saturating_add(usage.free_bytes))
     }
 
@@ -370,7 +377,7 @@ impl Inner {
         let began = Instant::now();
         choose::sort(versions, &self.reads);
         let shown = self.views.shown().map_err(no_room)?;
-        let held = Held { store: &self.store, shown: &shown, reads: &self.reads };
+        let held = Held { tier: &self.tier, shown: &shown, reads: &self.reads };
         let chosen = match held.plan(versions, claim, shortage)? {
             Ok(chosen) => chosen,
             Err(why) => {

@@ -7,6 +7,7 @@ use futures::stream;
 use hearth_api::Dataset;
 use hearth_core::evict::{Need, Standing};
 use hearth_core::manifest::ManifestHash;
+use hearth_core::tier::Medium;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -25,15 +26,15 @@ const AT_ONCE: usize = 8;
 
 /// A version on this node.
 #[derive(Clone, Debug)]
-pub(super) struct Version {
-    pub(super) hash: ManifestHash,
+pub(crate) struct Version {
+    pub(crate) hash: ManifestHash,
     /// `namespace/name` of its Dataset.
-    pub(super) dataset: String,
-    pub(super) standing: Standing,
+    pub(crate) dataset: String,
+    pub(crate) standing: Standing,
     /// Whether its Dataset could be asked. If not, it counts as pinned.
-    pub(super) is_known: bool,
+    pub(crate) is_known: bool,
     /// How often its Dataset was mounted of late.
-    pub(super) heat: f64,
+    pub(crate) heat: f64,
 }
 
 /// Where standings come from.
@@ -46,8 +47,8 @@ pub struct StandingParts {
     pub wants: watch::Receiver<Vec<Want>>,
 }
 
-/// Tells standings.
-pub(super) struct Standings {
+/// Tells what versions are worth, and where they wish to be.
+pub struct Standings {
     parts: StandingParts,
     known: Mutex<HashMap<String, Known>>,
 }
@@ -64,6 +65,7 @@ struct Known {
 struct Terms {
     pinned: bool,
     priority: i32,
+    media: Vec<Medium>,
     /// Versions that pods which come get.
     current: BTreeSet<ManifestHash>,
 }
@@ -78,6 +80,9 @@ impl Terms {
         Self {
             pinned: cache.is_some_and(|cache| cache.pinned),
             priority: cache.and_then(|cache| cache.priority).unwrap_or(0),
+            media: cache
+                .map(|cache| cache.media.iter().map(|medium| (*medium).into()).collect())
+                .unwrap_or_default(),
             current: named.into_iter().chain(held).filter_map(ManifestHash::parse).collect(),
         }
     }
@@ -91,12 +96,13 @@ impl Terms {
 }
 
 impl Standings {
-    pub(super) fn new(parts: StandingParts) -> Self {
+    /// Nothing is known yet.
+    pub fn new(parts: StandingParts) -> Self {
         Self { parts, known: Mutex::default() }
     }
 
     /// The standings of these versions.
-    pub(super) async fn of(&self, manifests: Vec<(ManifestHash, String)>) -> Vec<Version> {
+    pub(crate) async fn of(&self, manifests: Vec<(ManifestHash, String)>) -> Vec<Version> {
         let names: BTreeSet<&String> = manifests.iter().map(|(_, dataset)| dataset).collect();
         let terms: HashMap<String, Option<Terms>> = stream::iter(names.into_iter().cloned())
             .map(|name| async move {
@@ -118,6 +124,11 @@ impl Standings {
             Version { hash, dataset, standing, is_known: terms.is_some(), heat: 0.0 }
         };
         manifests.into_iter().map(version).collect()
+    }
+
+    /// The media that a Dataset, `namespace/name`, wishes its data to be on, the best first.
+    pub(crate) async fn wish(&self, dataset: &str) -> Vec<Medium> {
+        self.terms(dataset).await.map(|terms| terms.media).unwrap_or_default()
     }
 
     fn needs(&self) -> HashMap<ManifestHash, Need> {
@@ -167,7 +178,7 @@ mod tests {
     #[test]
     fn old_versions_of_a_pinned_dataset_are_not_pinned() {
         let (old, new) = (ManifestHash([1; 32]), ManifestHash([2; 32]));
-        let terms = Terms { pinned: true, priority: 7, current: BTreeSet::from([new]) };
+        let terms = Terms { pinned: true, priority: 7, current: BTreeSet::from([new]), ..Terms::default() };
         let standing = |hash, need| terms.standing(hash, need);
         assert!(standing(&new, Need::Nobody).pinned && standing(&new, Need::Nobody).current);
         assert!(standing(&old, Need::Pods).pinned && standing(&old, Need::Pods).current, "a pod reads it");

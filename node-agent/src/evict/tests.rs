@@ -63,7 +63,7 @@ impl World {
     }
 
     fn held(&self) -> Held<'_> {
-        Held { store: &self.store, shown: &self.shown, reads: &self.reads }
+        Held { tier: self.store.home(), shown: &self.shown, reads: &self.reads }
     }
 
     /// Paths of what is chosen, each with its dataset.

@@ -149,7 +149,7 @@ impl Fetcher {
         if !request.urgent {
             let numbers = request.run.numbers.clone();
             return tokio::select! {
-                reserved = self.room.reserve(hash, bytes) => Ok(Keeping::Reserved(reserved?)),
+                reserved = self.room.reserve(hash, request.run.file, bytes) => Ok(Keeping::Reserved(reserved?)),
                 // Somebody has come to wait for it meanwhile.
                 () = self.demands.awaited(hash, numbers) => Ok(Keeping::IfWorth { over_quota: false }),
             };
@@ -158,9 +158,9 @@ impl Fetcher {
             return Ok(Keeping::IfWorth { over_quota: true });
         }
         // Whoever waits does not wait for room, nor for a disk that fails.
-        Ok(match self.store.reserve(bytes) {
-            Ok(reservation) => Keeping::Reserved(reservation),
-            Err(_) => Keeping::IfWorth { over_quota: false },
+        Ok(match self.room.free(hash, request.run.file, bytes).await {
+            Ok(Some(reservation)) => Keeping::Reserved(reservation),
+            Ok(None) | Err(_) => Keeping::IfWorth { over_quota: false },
         })
     }
 }
@@ -244,19 +244,19 @@ impl Fetch<'_> {
         }
         fetcher.demands.hand_over(hash, number, &data);
         let (store, blocks, spare) = (fetcher.store.clone(), fetcher.blocks.clone(), data.clone());
-        let admitted = match self.keeping {
-            Keeping::Reserved(_) => None,
+        let room = match &self.keeping {
+            Keeping::Reserved(reservation) => Ok(reservation.tier()),
             Keeping::IfWorth { over_quota } => {
-                let manifest = self.source.manifest.clone();
-                Some(fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota }))
+                let (manifest, over_quota) = (self.source.manifest.clone(), *over_quota);
+                Err(fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota }))
             }
         };
         self.writes.push(Box::pin(async move {
             let kept = async {
-                let _room = match admitted {
-                    None => None,
-                    Some(admitted) => match admitted.await {
-                        Ok(Some(reservation)) => Some(reservation),
+                let (tier, _room) = match room {
+                    Ok(tier) => (tier, None),
+                    Err(admitted) => match admitted.await {
+                        Ok(Some(reservation)) => (reservation.tier(), Some(reservation)),
                         Ok(None) => return Ok(false),
                         // Whoever waited has it.
                         Err(error) => {
@@ -265,7 +265,7 @@ impl Fetch<'_> {
                         }
                     },
                 };
-                let written = store.write_block(&hash, file, index, data).await;
+                let written = store.write_block(tier, &hash, file, index, data).await;
                 // Who reads next finds it there at least.
                 let written = written.inspect_err(|_| blocks.keep((hash, number), spare));
                 Ok(written.map(|()| true)?)

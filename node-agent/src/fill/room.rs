@@ -1,6 +1,6 @@
 //! Where room for blocks comes from.
 
-use crate::store::{Reservation, Store, StoreError};
+use crate::store::{Reservation, StoreError, Tier};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_core::evict::NotEnough;
@@ -44,19 +44,41 @@ pub struct Visitor {
 
 /// Makes room in the store.
 pub trait MakeRoom: Send + Sync {
-    /// Room for `bytes` more of a version, in place of what is of less value.
-    fn reserve(&self, hash: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>>;
+    /// Room for `bytes` more of a file of a version, in place of what is of less value.
+    fn reserve(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Reservation, NoRoom>>;
+
+    /// Room for it that is there already, without waiting for others; `None` when there is none.
+    fn free(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Option<Reservation>, NoRoom>>;
 
     /// Room for a block also in place of what is of the same value but read less; `None`
     /// when there is no such thing.
     fn admit(&self, visitor: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>>;
 }
 
-/// Nothing makes room for anything.
-impl MakeRoom for Store {
-    fn reserve(&self, _: ManifestHash, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>> {
+/// Nothing makes room for anything in this tier.
+impl MakeRoom for Tier {
+    fn reserve(&self, _: ManifestHash, _: usize, bytes: u64) -> BoxFuture<'_, Result<Reservation, NoRoom>> {
         // Looks at counters and at the file system's, which takes no longer than a lock.
-        std::future::ready(Store::reserve(self, bytes).map_err(NoRoom::Store)).boxed()
+        std::future::ready(Self::reserve(self, bytes).map_err(NoRoom::Store)).boxed()
+    }
+
+    fn free(
+        &self,
+        _: ManifestHash,
+        _: usize,
+        bytes: u64,
+    ) -> BoxFuture<'_, Result<Option<Reservation>, NoRoom>> {
+        std::future::ready(Self::reserve(self, bytes).map(Some).map_err(NoRoom::Store)).boxed()
     }
 
     fn admit(&self, _: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>> {

@@ -71,7 +71,7 @@ impl World {
             metrics: metrics.clone(),
             demands: demands.clone(),
             blocks: blocks.clone(),
-            room: Arc::new(store.clone()),
+            room: Arc::new(store.home().clone()),
         };
         let (fill, status) = Fill::new(&OriginConfig { concurrency, ..OriginConfig::default() }, parts);
         let (wants, receiver) = watch::channel(Vec::new());

@@ -180,7 +180,7 @@ async fn a_snapshot_and_then_changes_without_waiting_for_the_held_reply() {
     eventually(|| "a reply".into(), || world.last.age().is_some()).await;
     let hash = world.adopt(&manifest("a"));
     let begun = Instant::now();
-    world.store.write_block(&hash, 0, 0, Bytes::from_static(b"abc")).await.unwrap();
+    world.store.write_block(world.store.home().id(), &hash, 0, 0, Bytes::from_static(b"abc")).await.unwrap();
     world
         .reported("the block", |reports| {
             let changes = reports.iter().filter_map(delta_of).flatten();

@@ -8,7 +8,7 @@
 //! writes; object files are not, so every read drops its object. Enough for what
 //! opening, snapshots and adoption cost.
 
-use super::engine::Engine;
+use super::engine::{Common, Engine};
 use super::real_disk::RealDisk;
 use super::rows::{self, BLOCKS_PER_ROW, ObjectRow};
 use super::{StoreConfig, StoreError, index::meta};
@@ -29,7 +29,7 @@ pub fn make(
     held: impl Fn(usize) -> bool,
 ) -> Result<ManifestHash, StoreError> {
     let hash = ManifestHash::of(encoding);
-    let engine = Engine::open(Arc::new(RealDisk), config)?;
+    let engine = Engine::open(Arc::new(RealDisk), config, &Common::default())?;
     engine.put_manifest(hash, dataset, encoding)?;
     let manifest = engine.manifest(&hash)?.ok_or(StoreError::UnknownManifest(hash))?;
     let picked = manifest.files().filter(|file| file.size > 0 && held(file.index));

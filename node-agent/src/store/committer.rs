@@ -153,6 +153,7 @@ impl Committer {
                     Outcome::Done | Outcome::Evicted(_) => Written::Durable,
                 };
                 if written == Written::Durable {
+                    self.shared.health.worked();
                     count(&self.shared.stats.blocks_written, 1);
                     count(&self.shared.stats.bytes_written, write.length);
                 }
@@ -424,6 +425,7 @@ impl Committer {
     fn recover(&self, error: &StoreError) {
         count(&self.shared.stats.commits_failed, 1);
         tracing::warn!(%error, "a commit failed");
+        self.shared.note_failure(error);
         if error.is_no_space() {
             count(&self.shared.stats.no_space, 1);
             self.shared.space.drop_ballast();
@@ -438,6 +440,9 @@ impl Committer {
                 count(&self.shared.stats.index_reopens, 1);
                 self.shared.space.set_used(loaded.used);
                 self.shared.inventory.reconcile(&loaded.manifests, &loaded.holdings);
+                if !self.shared.health.works() {
+                    self.shared.inventory.withhold_all(true);
+                }
             }
             Err(error) => {
                 self.shared.suspect_if_damaged(&error);

@@ -1,4 +1,4 @@
-//! The store behind its handle: opening, reading and writing.
+//! One tier of the store behind its handle: opening, reading and writing.
 
 use super::StoreConfig;
 use super::StoreIdentity;
@@ -8,16 +8,18 @@ use super::committer::Committer;
 use super::disk::{DirectoryLock, Disk, DiskFile, is_absent};
 use super::error::StoreError;
 use super::gate::{Gate, OpenObject};
+use super::health::Health;
 use super::index::Index;
 use super::inventory::Inventory;
 use super::layout::Layout;
-use super::manifests::{Manifests, Object};
+use super::manifests::{DecodedManifests, Manifests, Object};
 use super::opening;
-use super::rows::{self, BLOCKS_PER_ROW, DamagedRow};
+use super::rows::{self, BLOCKS_PER_ROW, DamagedRow, ManifestState};
 use super::space::{Reservation, Space, Usage};
 use super::stats::{StoreStats, count};
-use super::subscription::Subscription;
+use super::subscription::Feed;
 use super::sweep;
+use super::tier::TierId;
 use bytes::Bytes;
 use hearth_core::block::{self, BlockNumber};
 use hearth_core::evict::Room;
@@ -45,7 +47,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a write begins again because its object's file was given up.
 const ATTEMPTS: usize = 5;
 
-/// What all threads of a store share.
+/// What the tiers of one store have in common.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    /// Which of them is opened.
+    pub(super) tier: TierId,
+    pub(super) decoded: Arc<DecodedManifests>,
+    pub(super) stats: Arc<StoreStats>,
+}
+
+/// What all threads of a tier share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
@@ -56,7 +67,8 @@ pub(super) struct Shared {
     pub(super) gate: Arc<Gate>,
     pub(super) busy: Arc<Busy>,
     pub(super) space: Arc<Space>,
-    pub(super) stats: StoreStats,
+    pub(super) health: Health,
+    pub(super) stats: Arc<StoreStats>,
     pub(super) identity: StoreIdentity,
     /// Set when the store closes: background work ends soon.
     pub(super) closing: AtomicBool,
@@ -115,6 +127,10 @@ impl Queue {
     }
 }
 
+fn given_up() -> StoreError {
+    StoreError::TimedOut { what: "a write of an object that keeps being given up", seconds: 0 }
+}
+
 fn late() -> StoreError {
     StoreError::TimedOut { what: "a commit", seconds: PATIENCE.as_secs() }
 }
@@ -126,7 +142,7 @@ struct Place {
     bytes: Range<u64>,
 }
 
-/// An open store.
+/// An open tier.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) shared: Arc<Shared>,
@@ -149,8 +165,12 @@ impl Drop for Engine {
 }
 
 impl Engine {
-    pub(super) fn open(disk: Arc<dyn Disk>, config: &StoreConfig) -> Result<Self, StoreError> {
-        let (shared, unfinished) = opening::open(disk, config)?;
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        config: &StoreConfig,
+        common: &Common,
+    ) -> Result<Self, StoreError> {
+        let (shared, unfinished) = opening::open(disk, config, common)?;
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let queue = Queue(sender);
         let committer = Committer::new(Arc::clone(&shared), receiver);
@@ -192,6 +212,11 @@ impl Engine {
         self.shared.inventory.manifests()
     }
 
+    /// Whether a manifest is stored here, adopted or not.
+    pub(super) fn is_stored(&self, hash: &ManifestHash) -> bool {
+        self.shared.inventory.state(hash).is_some_and(|(state, _)| state != ManifestState::Retiring)
+    }
+
     pub(super) fn is_adopted(&self, hash: &ManifestHash) -> bool {
         self.shared.inventory.is_adopted(hash)
     }
@@ -222,7 +247,7 @@ impl Engine {
     pub(super) fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
         let manifest = self.adopted(hash)?;
         let Some(file) = manifest.file(file).filter(|file| file.size > 0) else { return Ok(None) };
-        let whole = self.shared.inventory.shown(hash).is_some_and(|held| held.contains_range(file.blocks()));
+        let whole = self.shared.inventory.shows_all(hash, file.blocks());
         Ok(whole.then(|| self.shared.layout.object(&manifest.object_id(&file))))
     }
 
@@ -230,8 +255,9 @@ impl Engine {
         self.shared.space.reserve(bytes)
     }
 
-    pub(super) fn subscribe(&self) -> (Vec<Holding>, Subscription) {
-        self.shared.inventory.subscribe()
+    /// What is held now; every change from there on goes to the feed.
+    pub(super) fn follow(&self, feed: &Arc<Feed>) -> Vec<Holding> {
+        self.shared.inventory.follow(feed)
     }
 
     pub(super) fn room(&self, late: u64) -> Result<Room, StoreError> {
@@ -244,10 +270,6 @@ impl Engine {
 
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         self.shared.space.usage()
-    }
-
-    pub(super) fn stats(&self) -> &StoreStats {
-        &self.shared.stats
     }
 
     /// Makes sure that what memory says is what the disk has: after a failed commit
@@ -309,7 +331,7 @@ impl Engine {
             let started = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 // Nobody waits any more when the future was dropped.
-                engine.begin_write(hash, file, block, &data, Box::new(move |result| _ = sender.send(result)))
+                engine.begin_noted(hash, file, block, &data, Box::new(move |result| _ = sender.send(result)))
             });
             started.await.map_err(|_| StoreError::Closed)??;
             let written = tokio::time::timeout(PATIENCE, written).await.map_err(|_| late())?;
@@ -317,7 +339,7 @@ impl Engine {
                 return Ok(());
             }
         }
-        Err(StoreError::TimedOut { what: "a write of an object that keeps being given up", seconds: 0 })
+        Err(given_up())
     }
 
     /// Returns when nothing is done in the background any more.
@@ -329,7 +351,6 @@ impl Engine {
     }
 
     /// [`Engine::write_block`] for threads that may block.
-    #[cfg(test)]
     pub(super) fn write_block_now(
         &self,
         hash: ManifestHash,
@@ -337,13 +358,18 @@ impl Engine {
         block: u64,
         data: &[u8],
     ) -> Result<(), StoreError> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let (sender, written) = mpsc::sync_channel(1);
-            self.begin_write(hash, file, block, data, Box::new(move |result| _ = sender.send(result)))?;
-            if written.recv().map_err(|_| StoreError::Closed)?? == Written::Durable {
+            self.begin_noted(hash, file, block, data, Box::new(move |result| _ = sender.send(result)))?;
+            let written = written.recv_timeout(PATIENCE).map_err(|error| match error {
+                RecvTimeoutError::Timeout => late(),
+                RecvTimeoutError::Disconnected => StoreError::Closed,
+            })?;
+            if written? == Written::Durable {
                 return Ok(());
             }
         }
+        Err(given_up())
     }
 
     /// What a reader does that has not found what it knew to be held.
@@ -351,6 +377,19 @@ impl Engine {
     pub(super) fn give_up_now(&self, hash: ManifestHash, file: usize, block: u64) {
         let place = self.place(&hash, file, block).unwrap();
         self.give_up(place, block, None, true).unwrap();
+    }
+
+    /// [`Engine::begin_write`], and what it says of the disk.
+    fn begin_noted(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        block: u64,
+        data: &[u8],
+        reply: Reply<Written>,
+    ) -> Result<(), StoreError> {
+        let begun = self.begin_write(hash, file, block, data, reply);
+        begun.inspect_err(|error| self.shared.note_failure(error))
     }
 
     /// Makes the bytes durable and hands them to the committer, which replies.
@@ -431,6 +470,7 @@ impl Engine {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let data = match self.checked(hash, file, block, |path| self.shared.disk.open_to_read(path)) {
             Err(error) if error.is_disks() => {
+                self.shared.note_failure(&error);
                 tracing::warn!(manifest = %hash, file, block, "a block cannot be read, and counts as missing: {error}");
                 self.withhold(hash, file, block);
                 None
@@ -438,6 +478,7 @@ impl Engine {
             read => read?,
         };
         if let Some(data) = &data {
+            self.shared.health.worked();
             count(&self.shared.stats.blocks_read, 1);
             count(&self.shared.stats.bytes_read, data.len() as u64);
         }
@@ -493,7 +534,10 @@ impl Engine {
             Ok(()) if crc32c::crc32c(&data) == sum => Ok(Some(data)),
             Ok(()) => self.give_up(place, block, Some(sum), false),
             Err(error) if is_absent(&error) => self.give_up(place, block, Some(sum), true),
-            Err(error) if is_loss(&error) => self.give_up(place, block, Some(sum), false),
+            Err(error) if is_loss(&error) => {
+                self.shared.note_failure(&StoreError::io(&path, error));
+                self.give_up(place, block, Some(sum), false)
+            }
             Err(error) => Err(StoreError::io(&path, error)),
         }
     }

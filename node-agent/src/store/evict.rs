@@ -8,7 +8,7 @@ use super::index::{Fault, Tables};
 use super::manifests::Object;
 use super::staging::{Places, Staging};
 use hearth_core::evict::Amount;
-use hearth_core::manifest::ManifestHash;
+use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::object::ObjectId;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +24,17 @@ pub struct Evicted {
     pub amount: Amount,
     /// All blocks of these objects, held or not.
     pub blocks: BlockSets,
+}
+
+impl Evicted {
+    /// Adds what was given up elsewhere. What was in two places is one object, and two times
+    /// the bytes.
+    pub fn add(&mut self, other: Self) {
+        self.amount = self.amount.plus(other.amount);
+        for (hash, blocks) in other.blocks {
+            *self.blocks.entry(hash).or_default() |= blocks;
+        }
+    }
 }
 
 impl Engine {
@@ -51,6 +62,17 @@ impl Engine {
             }
         }
         Ok(listed)
+    }
+
+    /// Whether another manifest, which is stored here, may list objects of this one.
+    pub(super) fn may_list(&self, manifest: &Manifest, other: &ManifestHash) -> bool {
+        // What cannot be read lists nothing any more.
+        self.shared.manifests.may_share(manifest, other).unwrap_or(false)
+    }
+
+    /// Whether any that is adopted here does.
+    pub(super) fn may_share(&self, manifest: &Manifest) -> bool {
+        self.shared.inventory.counting().iter().any(|other| self.may_list(manifest, other))
     }
 
     /// What other manifests hold that may list objects of this one.

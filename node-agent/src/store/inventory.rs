@@ -2,13 +2,14 @@
 //! what is durable and never before it.
 
 use super::rows::ManifestState;
-use super::subscription::{Feed, Subscription};
+use super::subscription::Feed;
 use hearth_core::block::BlockNumber;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{Blocks, Holding};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 /// Blocks of one manifest that came and went.
@@ -169,6 +170,40 @@ impl Inventory {
         known.is_some_and(|known| known.blocks.contains(number) && !known.withheld.contains(number))
     }
 
+    /// Whether all of these blocks of an adopted manifest can be had.
+    pub(super) fn shows_all(&self, hash: &ManifestHash, blocks: Range<BlockNumber>) -> bool {
+        let state = self.0.lock();
+        let known = state.known.get(hash).filter(|known| matches!(known.phase, Phase::Adopted));
+        known.is_some_and(|known| {
+            known.blocks.contains_range(blocks.clone()) && known.withheld.range_cardinality(blocks) == 0
+        })
+    }
+
+    /// Whether some of these blocks of an adopted manifest can be had.
+    pub(super) fn shows_some(&self, hash: &ManifestHash, blocks: Range<BlockNumber>) -> bool {
+        let state = self.0.lock();
+        let known = state.known.get(hash).filter(|known| matches!(known.phase, Phase::Adopted));
+        known.is_some_and(|known| {
+            known.blocks.range_cardinality(blocks.clone()) > known.withheld.range_cardinality(blocks)
+        })
+    }
+
+    /// Nothing can be had any more, or all that is held can be again.
+    pub(super) fn withhold_all(&self, withheld: bool) {
+        let mut state = self.0.lock();
+        let mut changes = Vec::new();
+        for (hash, known) in &mut state.known {
+            let before = known.shown();
+            known.withheld = if withheld { known.blocks.clone() } else { RoaringBitmap::new() };
+            let after = known.shown();
+            if matches!(known.phase, Phase::Adopted) && before != after {
+                let (added, removed) = (&after - &before, before - after);
+                changes.push(BlockChange { manifest: *hash, added, removed });
+            }
+        }
+        changes.iter().for_each(|change| state.publish(change));
+    }
+
     /// A held block cannot be read, or can be again. Only shown differently: what the index says
     /// of it is the committer's.
     pub(super) fn withhold(&self, hash: &ManifestHash, number: BlockNumber, withheld: bool) {
@@ -323,17 +358,16 @@ impl Inventory {
         }
     }
 
-    /// A snapshot, and the changes from there on.
-    pub(super) fn subscribe(&self) -> (Vec<Holding>, Subscription) {
-        let feed = Arc::new(Feed::default());
+    /// A snapshot; the changes from there on go to the feed.
+    pub(super) fn follow(&self, feed: &Arc<Feed>) -> Vec<Holding> {
         let mut state = self.0.lock();
-        state.feeds.push(Arc::downgrade(&feed));
+        state.feeds.push(Arc::downgrade(feed));
         let adopted = state.known.iter().filter(|(_, known)| matches!(known.phase, Phase::Adopted));
         let holdings = adopted.map(|(hash, known)| Holding {
             manifest: *hash,
             dataset: known.dataset.clone(),
             blocks: Blocks(known.shown()),
         });
-        (holdings.collect(), Subscription(feed))
+        holdings.collect()
     }
 }

@@ -46,6 +46,11 @@ impl Layout {
         self.root.join("ballast")
     }
 
+    /// Written to find out whether the disk works again.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.root.join("probe")
+    }
+
     pub(super) fn objects(&self) -> PathBuf {
         self.root.join("objects")
     }

@@ -85,6 +85,15 @@ impl Scope {
     }
 }
 
+/// The decoded manifests of a store, whichever tiers have them.
+#[derive(Debug, Default)]
+pub(super) struct DecodedManifests {
+    decoded: Mutex<Decoded>,
+    /// Held while one is decoded, which takes its encoding's memory besides its own. Whoever
+    /// waits for the same one finds it done, so that there is one copy of it.
+    decoding: Mutex<()>,
+}
+
 #[derive(Debug, Default)]
 struct Decoded {
     kept: VecDeque<(ManifestHash, Arc<Manifest>)>,
@@ -92,28 +101,27 @@ struct Decoded {
     scopes: HashMap<ManifestHash, Arc<Scope>>,
 }
 
-/// The manifest files of a store.
+/// The manifest files of a tier.
 #[derive(Debug)]
 pub(super) struct Manifests {
     disk: Arc<dyn Disk>,
     layout: Layout,
-    decoded: Mutex<Decoded>,
-    /// Held while one is decoded, which takes its encoding's memory besides its own. Whoever
-    /// waits for the same one finds it done, so that there is one copy of it.
-    decoding: Mutex<()>,
+    common: Arc<DecodedManifests>,
 }
 
 impl Manifests {
-    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout) -> Self {
-        Self { disk, layout, decoded: Mutex::default(), decoding: Mutex::default() }
+    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, common: Arc<DecodedManifests>) -> Self {
+        Self { disk, layout, common }
     }
 
     /// Checks the bytes and writes them, durably.
     pub(super) fn store(&self, hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
-        let _decoding = self.decoding.lock();
-        let manifest = match self.in_use(hash) {
-            Some(manifest) => check(hash, bytes).map(|()| manifest)?,
-            None => Arc::new(decode(hash, bytes)?),
+        let manifest = {
+            let _decoding = self.common.decoding.lock();
+            match self.in_use(hash) {
+                Some(manifest) => check(hash, bytes).map(|()| manifest)?,
+                None => Arc::new(decode(hash, bytes)?),
+            }
         };
         let (temporary, path) = (self.layout.new_manifest(hash), self.layout.manifest(hash));
         let written = || {
@@ -146,7 +154,7 @@ impl Manifests {
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        let _decoding = self.decoding.lock();
+        let _decoding = self.common.decoding.lock();
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
@@ -158,14 +166,14 @@ impl Manifests {
 
     /// One that is decoded already.
     fn in_use(&self, hash: &ManifestHash) -> Option<Arc<Manifest>> {
-        let manifest = self.decoded.lock().in_use.get(hash).and_then(Weak::upgrade)?;
+        let manifest = self.common.decoded.lock().in_use.get(hash).and_then(Weak::upgrade)?;
         self.keep(*hash, &manifest);
         Some(manifest)
     }
 
     /// Whether two manifests can list the same object at all.
     pub(super) fn may_share(&self, manifest: &Manifest, other: &ManifestHash) -> Result<bool, StoreError> {
-        let known = self.decoded.lock().scopes.get(other).cloned();
+        let known = self.common.decoded.lock().scopes.get(other).cloned();
         let scope = match known {
             Some(scope) => scope,
             // Once it is decoded, its scope is known.
@@ -183,7 +191,7 @@ impl Manifests {
         hash: &ManifestHash,
         object: &Object,
     ) -> Result<Vec<BlockNumber>, StoreError> {
-        let scope = self.decoded.lock().scopes.get(hash).cloned();
+        let scope = self.common.decoded.lock().scopes.get(hash).cloned();
         if let Some(scope) = scope
             && !scope.has(&object.domain, &object.origin)
         {
@@ -198,7 +206,7 @@ impl Manifests {
     /// Removes the file.
     pub(super) fn remove(&self, hash: &ManifestHash) -> Result<(), StoreError> {
         {
-            let mut decoded = self.decoded.lock();
+            let mut decoded = self.common.decoded.lock();
             decoded.kept.retain(|(kept, _)| kept != hash);
             decoded.in_use.remove(hash);
             decoded.scopes.remove(hash);
@@ -209,7 +217,7 @@ impl Manifests {
     }
 
     fn keep(&self, hash: ManifestHash, manifest: &Arc<Manifest>) {
-        let mut decoded = self.decoded.lock();
+        let mut decoded = self.common.decoded.lock();
         decoded.in_use.insert(hash, Arc::downgrade(manifest));
         decoded.in_use.retain(|_, manifest| manifest.strong_count() > 0);
         decoded.scopes.entry(hash).or_insert_with(|| Arc::new(Scope::of(manifest)));

@@ -1,7 +1,7 @@
-//! The store: blocks of immutable objects on one disk, and a durable index of
-//! what is held.
+//! The store: blocks of immutable objects in one or several tiers, and in each a durable index
+//! of what it holds.
 //!
-//! # Layout
+//! # Layout of a tier
 //!
 //! ```text
 //! LOCK                      locked for as long as a process has the store open
@@ -38,6 +38,7 @@ mod evict;
 #[cfg(test)]
 mod fake_disk;
 mod gate;
+mod health;
 mod index;
 mod inventory;
 mod layout;
@@ -53,30 +54,38 @@ mod subscription;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod tiers;
 
 pub use error::StoreError;
 pub use evict::{BlockSets, Evicted};
 pub use space::{Reservation, Usage};
 pub use stats::StoreStats;
 pub use subscription::{Subscription, Taken};
+pub use tier::{Tier, TierId};
 
 use crate::config::units::Size;
 use bytes::Bytes;
-use engine::Engine;
+use disk::Disk;
 use hearth_core::block::BlockNumber;
-use hearth_core::evict::{Room, Watermarks};
+use hearth_core::evict::Watermarks;
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::selection::Selection;
+use hearth_core::tier::Medium;
 use hearth_core::wire::report::Holding;
+use real_disk::RealDisk;
 use roaring::RoaringBitmap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tiers::Tiers;
 
-/// Where a store is and how much it may take.
+/// Where a tier of a store is and how much it may take.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Its directory; made when it is not there.
     pub directory: PathBuf,
+    /// What that is on.
+    pub medium: Medium,
     /// Most bytes of blocks to hold; `None` for as much as `min_free` leaves.
     pub capacity: Option<Size>,
     /// What must stay free on its file system.
@@ -86,10 +95,11 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// A store that takes as much as there is.
+    /// One that takes as much as there is.
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            medium: Medium::Ssd,
             capacity: None,
             min_free: Size::Bytes(0),
             watermarks: Watermarks::default(),
@@ -108,16 +118,41 @@ pub struct StoreIdentity {
 
 /// A handle to an open store. The last one to go closes it.
 #[derive(Clone)]
-pub struct Store(Arc<Engine>);
+pub struct Store(Arc<Tiers>);
 
 impl Store {
-    /// Opens the store, or makes it. What it held is known when this returns.
+    /// Opens a store of one tier, or makes it. What it held is known when this returns.
     ///
     /// A damaged index is put aside and an empty one begun, with a new
-    /// [`StoreIdentity::uuid`]: the store is then cold, but true.
+    /// [`StoreIdentity::uuid`]: the tier is then cold, but true.
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
-        let disk = Arc::new(real_disk::RealDisk);
-        Ok(Self(Arc::new(Engine::open(disk, config)?)))
+        Self::open_tiers(std::slice::from_ref(config))
+    }
+
+    /// Opens a store of several tiers. The first is its home: it has the manifests, and the
+    /// store is identified by it. Of the others, one that cannot be opened is left out.
+    pub fn open_tiers(configs: &[StoreConfig]) -> Result<Self, StoreError> {
+        let on_disk = |config: &StoreConfig| (config.clone(), Arc::new(RealDisk) as Arc<dyn Disk>);
+        Self::open_on(&configs.iter().map(on_disk).collect::<Vec<_>>())
+    }
+
+    fn open_on(configs: &[(StoreConfig, Arc<dyn Disk>)]) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(Tiers::open(configs)?)))
+    }
+
+    /// Its tiers, the fastest first.
+    pub fn tiers(&self) -> &[Tier] {
+        self.0.all()
+    }
+
+    /// The tier that was named first.
+    pub fn home(&self) -> &Tier {
+        self.0.home()
+    }
+
+    /// Makes a stored manifest known to a tier, so that this can get blocks of it.
+    pub fn admit(&self, tier: TierId, hash: &ManifestHash) -> Result<(), StoreError> {
+        self.0.admit(tier, hash)
     }
 
     /// Which store this is. Looks at memory only.
@@ -180,19 +215,20 @@ impl Store {
         self.0.holds(hash, number)
     }
 
-    /// Writes the `block`-th block of a file of an adopted manifest. Done when it is
-    /// durable and in the inventory; writing what is held changes nothing.
+    /// Writes the `block`-th block of a file of a manifest that is adopted in that tier. Done
+    /// when it is durable and in the inventory; writing what is held there changes nothing.
     ///
-    /// Hold a [`Reservation`] of its bytes until then: this does not look at capacity.
+    /// Hold a [`Reservation`] of its bytes there until then: this does not look at capacity.
     /// A write whose future is dropped may still happen.
     pub async fn write_block(
         &self,
+        tier: TierId,
         hash: &ManifestHash,
         file: usize,
         block: u64,
         data: Bytes,
     ) -> Result<(), StoreError> {
-        Engine::write_block(&self.0, *hash, file, block, data).await
+        self.0.write_block(tier, hash, file, block, data).await
     }
 
     /// Reads the `block`-th block of a file of an adopted manifest. `None` when it is
@@ -225,58 +261,18 @@ impl Store {
         self.0.whole_file(hash, file)
     }
 
-    /// Which of these files of an adopted manifest another adopted one lists, too, as the
-    /// same objects.
-    pub fn also_listed(
-        &self,
-        hash: &ManifestHash,
-        files: &RoaringBitmap,
-        other: &ManifestHash,
-    ) -> Result<RoaringBitmap, StoreError> {
-        self.0.also_listed(hash, files, other)
-    }
-
     /// What other manifests hold that may list objects of this one.
     pub fn held_by_sharers(&self, hash: &ManifestHash) -> Result<BlockSets, StoreError> {
         self.0.held_by_sharers(hash)
     }
 
-    /// Gives up the objects of these files of an adopted manifest, in all manifests that
-    /// list them. Left alone are those that have one of the blocks in `stay`, and those
-    /// that somebody writes. Done when their files are unlinked; whoever has one open
-    /// keeps good bytes, and links that others made stay.
-    pub fn evict(
-        &self,
-        hash: &ManifestHash,
-        files: &[usize],
-        stay: Arc<BlockSets>,
-    ) -> Result<Evicted, StoreError> {
-        self.0.evict(hash, files, stay)
-    }
-
-    /// Sets room for `bytes` aside until the guard is dropped.
-    pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
-        self.0.reserve(bytes)
-    }
-
     /// What is held now, and a feed of every change from there on: no change is in
     /// both or in neither. Looks at memory only.
     pub fn subscribe(&self) -> (Vec<Holding>, Subscription) {
-        self.0.subscribe()
+        Tiers::subscribe(&self.0)
     }
 
-    /// How much room there is for a reservation. `late` are bytes that were given up and that
-    /// the file system does not show as free yet.
-    pub fn room(&self, late: u64) -> Result<Room, StoreError> {
-        self.0.room(late)
-    }
-
-    /// How much room what is held takes, reservations left out.
-    pub fn room_of_held(&self, late: u64) -> Result<Room, StoreError> {
-        self.0.room_of_held(late)
-    }
-
-    /// How full it is.
+    /// How full its tiers are that work, together.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         self.0.usage()
     }

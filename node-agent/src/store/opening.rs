@@ -2,8 +2,9 @@
 //! inventory that it holds.
 
 use super::disk::{Disk, is_absent};
-use super::engine::Shared;
+use super::engine::{Common, Shared};
 use super::error::StoreError;
+use super::health::Health;
 use super::index::{Index, Loaded, OpenFault, meta};
 use super::inventory::Inventory;
 use super::layout::{Layout, fan_out};
@@ -30,6 +31,7 @@ pub(super) struct Unfinished {
 pub(super) fn open(
     disk: Arc<dyn Disk>,
     config: &StoreConfig,
+    common: &Common,
 ) -> Result<(Arc<Shared>, Unfinished), StoreError> {
     let layout = Layout::new(&config.directory);
     let root = layout.root();
@@ -39,7 +41,7 @@ pub(super) fn open(
     let lock = lock.ok_or_else(|| StoreError::Locked { directory: root.to_owned() })?;
     make_directories(disk.as_ref(), &layout)?;
 
-    let stats = StoreStats::default();
+    let stats = Arc::clone(&common.stats);
     let (index, loaded) = open_index(&disk, &layout, &stats)?;
     let uuid = match loaded.uuid {
         Some(uuid) => uuid,
@@ -91,13 +93,13 @@ pub(super) fn open(
         };
         inventory.load(*hash, row.dataset.clone(), state, held);
     }
-    let space = Space::new(Arc::clone(&disk), layout.clone(), config);
+    let space = Space::new(Arc::clone(&disk), layout.clone(), config, common.tier);
     space.set_used(loaded.used);
     if let Err(error) = space.keep_ballast() {
         tracing::warn!(%error, "there is no ballast: on a full disk the index may not be able to delete");
     }
     let shared = Shared {
-        manifests: Manifests::new(Arc::clone(&disk), layout.clone()),
+        manifests: Manifests::new(Arc::clone(&disk), layout.clone(), Arc::clone(&common.decoded)),
         disk,
         layout,
         index,
@@ -105,6 +107,7 @@ pub(super) fn open(
         gate: Arc::default(),
         busy: Arc::default(),
         space: Arc::new(space),
+        health: Health::default(),
         stats,
         identity,
         closing: AtomicBool::new(false),

@@ -4,6 +4,7 @@ use super::StoreConfig;
 use super::disk::{Disk, SpaceFacts};
 use super::error::StoreError;
 use super::layout::Layout;
+use super::tier::TierId;
 use crate::config::units::Size;
 use hearth_core::evict::{Amount, Limits, Room, Watermarks};
 use hearth_core::explain;
@@ -34,6 +35,7 @@ pub struct Usage {
 /// Keeps account of bytes held and bytes promised.
 #[derive(Debug)]
 pub(super) struct Space {
+    tier: TierId,
     disk: Arc<dyn Disk>,
     layout: Layout,
     capacity: Option<Size>,
@@ -51,6 +53,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Where it is set aside.
+    pub fn tier(&self) -> TierId {
+        self.space.tier
+    }
+
     /// What is set aside.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -71,8 +78,9 @@ impl Drop for Reservation {
 }
 
 impl Space {
-    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, config: &StoreConfig) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, config: &StoreConfig, tier: TierId) -> Self {
         Self {
+            tier,
             disk,
             layout,
             capacity: config.capacity,
@@ -103,9 +111,10 @@ impl Space {
                     room.used.objects, facts.total_inodes
                 ),
                 short => format!(
-                    "{} more than the {} that store.capacity and store.minFree allow",
+                    "{} more than the {} that capacity and minFree of {} allow",
                     explain::bytes(short),
-                    explain::bytes(room.limits.high.bytes)
+                    explain::bytes(room.limits.high.bytes),
+                    self.layout.root().display()
                 ),
             };
             return Err(StoreError::NoSpace { why });

@@ -1,12 +1,13 @@
 //! The change feed: what came and went since a subscriber last looked.
 
 use super::inventory::BlockChange;
+use super::tiers::Tiers;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{Blocks, Change};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
 /// Most block changes merged for a subscriber that does not take them; then it
@@ -25,24 +26,47 @@ pub enum Taken {
 /// One subscriber's feed. Changes are merged while they wait, so a slow
 /// subscriber costs little.
 #[derive(Debug)]
-pub struct Subscription(pub(super) Arc<Feed>);
+pub struct Subscription {
+    feed: Arc<Feed>,
+    /// Of a store of several tiers, since a block that one lost another may have.
+    tiers: Option<Weak<Tiers>>,
+}
 
 impl Subscription {
+    pub(super) fn new(feed: Arc<Feed>, tiers: Option<&Arc<Tiers>>) -> Self {
+        Self { feed, tiers: tiers.map(Arc::downgrade) }
+    }
+
     /// Takes what changed since the last time.
     pub fn take_changes(&self) -> Taken {
-        self.0.take()
+        let mut taken = self.feed.take();
+        if let (Taken::Changes(changes), Some(tiers)) =
+            (&mut taken, self.tiers.as_ref().and_then(Weak::upgrade))
+        {
+            changes.iter_mut().for_each(|change| as_it_is(change, &tiers));
+        }
+        taken
     }
 
     /// Returns when there is something to take, at once when there is already.
     pub async fn changed(&self) {
         loop {
-            let notified = self.0.notify.notified();
-            if self.0.has_news() {
+            let notified = self.feed.notify.notified();
+            if self.feed.has_news() {
                 return;
             }
             notified.await;
         }
     }
+}
+
+/// Says of a change in one tier what it is for the store. Looked at after it was taken: what
+/// changes meanwhile is in the feed again.
+fn as_it_is(change: &mut Change, tiers: &Tiers) {
+    let Change::Blocks { manifest, added, removed, .. } = change else { return };
+    let changed = &added.0 | &removed.0;
+    let held = tiers.held(manifest).unwrap_or_default();
+    (added.0, removed.0) = (&changed & &held, changed - held);
 }
 
 /// The store's end of a [`Subscription`].

@@ -5,7 +5,7 @@ use super::error::{ViewError, io_error};
 use super::record::Record;
 use super::{Inner, Views};
 use crate::evict::in_batches;
-use crate::store::{BlockSets, Evicted, StoreError};
+use crate::store::{BlockSets, Evicted, StoreError, Tier};
 use hearth_core::evict::Amount;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
 use hearth_core::selection::Selection;
@@ -82,6 +82,15 @@ impl Views {
         inner.evict(hash, files, shown)
     }
 
+    /// As [`Views::evict`], in one tier.
+    pub fn evict_in(&self, tier: &Tier, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
+        let inner = &self.0;
+        inner.finish_unlinking()?;
+        let _alone = inner.links.write();
+        let shown = inner.shown()?;
+        inner.evict_in(tier, hash, files, shown)
+    }
+
     /// Forgets a version that is in nobody's use: first what no other version holds, some
     /// files at a time, so that the reports tell how much is left, and then itself. How much
     /// was given up. Ends early at `shutdown`. Blocks on the disk.
@@ -115,9 +124,31 @@ impl Inner {
         files: &[usize],
         stay: Arc<BlockSets>,
     ) -> Result<Evicted, ViewError> {
+        let Some(manifest) = self.store.manifest(hash)? else { return Ok(Evicted::default()) };
+        let mut all = Evicted::default();
+        for tier in self.store.tiers().iter().filter(|tier| tier.is_adopted(hash)) {
+            let is_here = |index: &usize| {
+                manifest.file(*index).is_some_and(|file| tier.holds_some(hash, file.blocks()))
+            };
+            let here: Vec<usize> = files.iter().copied().filter(is_here).collect();
+            if !here.is_empty() {
+                all.add(self.evict_in(tier, hash, &here, stay.clone())?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn evict_in(
+        &self,
+        tier: &Tier,
+        hash: &ManifestHash,
+        files: &[usize],
+        stay: Arc<BlockSets>,
+    ) -> Result<Evicted, ViewError> {
         self.unlinking.begin().map_err(io_error("cannot mark the end of files in", &self.directory))?;
-        let evicted = self.store.evict(hash, files, stay)?;
-        evicted.blocks.iter().try_for_each(|(hash, blocks)| self.trees.unlink(hash, blocks))?;
+        let evicted = tier.evict(hash, files, stay)?;
+        let links = self.trees.of(tier.id());
+        evicted.blocks.iter().try_for_each(|(hash, blocks)| links.unlink(hash, blocks))?;
         self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))?;
         Ok(evicted)
     }
@@ -170,18 +201,20 @@ impl Inner {
         }
         let _alone = self.links.write();
         let shown = self.shown()?;
-        for (hash, _) in self.store.manifests() {
-            let (Some(manifest), Some(held)) = (self.readable(&hash)?, self.store.held(&hash)) else {
-                continue;
-            };
-            let mut gone = RoaringBitmap::new();
-            for file in manifest.files().filter(|file| !held.contains_range(file.blocks())) {
-                gone.insert_range(file.blocks());
+        for tier in self.store.tiers().iter().filter(|tier| tier.works()) {
+            for (hash, _) in tier.manifests() {
+                let (Some(manifest), Some(held)) = (self.readable(&hash)?, tier.held(&hash)) else {
+                    continue;
+                };
+                let mut gone = RoaringBitmap::new();
+                for file in manifest.files().filter(|file| !held.contains_range(file.blocks())) {
+                    gone.insert_range(file.blocks());
+                }
+                if let Some(shown) = shown.get(&hash) {
+                    gone -= shown;
+                }
+                self.trees.of(tier.id()).unlink(&hash, &gone)?;
             }
-            if let Some(shown) = shown.get(&hash) {
-                gone -= shown;
-            }
-            self.trees.unlink(&hash, &gone)?;
         }
         self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))
     }

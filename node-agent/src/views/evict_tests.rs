@@ -105,7 +105,7 @@ async fn links_that_a_death_left_do_not_hold_room() {
     // As when the process ends between the store's commit and the links.
     world.shutdown.cancel();
     let files: Vec<usize> = (0..FILES - 2).collect();
-    let evicted = world.store.evict(&hash, &files, world.views.shown().unwrap()).unwrap();
+    let evicted = world.store.home().evict(&hash, &files, world.views.shown().unwrap()).unwrap();
     assert_eq!(evicted.amount.objects as usize, FILES - 3, "the first is shown");
     let mark = world.directory.path().join("store/views/unlinking");
     fs::write(&mark, "1").unwrap();

@@ -14,6 +14,9 @@
 //! views/staging              mounts on their way to their targets
 //! views/unlinking            1 while files are given up, of which links may be left
 //! ```
+//!
+//! `trees` and `scratch` are in each tier of the store, as hard links need its file system; what
+//! is spread over several tiers is shown as a FUSE view.
 
 mod bind;
 mod error;
@@ -24,6 +27,7 @@ mod record;
 mod served;
 #[cfg(test)]
 mod tests;
+mod tier_trees;
 mod tree;
 mod trees;
 mod version;
@@ -154,7 +158,7 @@ impl Volumes {
 }
 
 impl Views {
-    /// Takes up what is published, below `directory`, on the file system of the store.
+    /// Takes up what is published, below `directory`, on the file system of the store's home.
     /// Blocks on the disk.
     pub fn open(directory: &Path, parts: ViewParts) -> Result<Self, ViewError> {
         std::fs::create_dir_all(directory).map_err(io_error("cannot make", directory))?;
@@ -168,7 +172,6 @@ impl Views {
             // Nobody retires anything yet.
             uses.extend(in_use.try_acquire(hash).map(|used| (name_of(&record.volume, &record.target), used)));
         }
-        let (trees, scratch) = (directory.join("trees"), directory.join("scratch"));
         let (demands, arrived) = (Demands::default(), Arc::new(Notify::new()));
         let reader = ReaderParts {
             store: parts.store.clone(),
@@ -183,7 +186,7 @@ impl Views {
         let (served, orphans) = Served::open(&directory.join("fuse"), reader, parts.keeper, parts.shutdown)?;
         let views = Self(Arc::new(Inner {
             directory: directory.to_owned(),
-            trees: Trees::open(parts.store.clone(), &trees, &scratch, &kept)?,
+            trees: Trees::open(parts.store.clone(), directory, &kept)?,
             binder: Binder::new(&directory.join("staging"))?,
             served,
             store: parts.store,

@@ -4,10 +4,11 @@ use super::bind::{is_mount, unmount_all};
 use super::error::{ViewError, io_error};
 use super::record::{Record, name_of};
 use super::served::Shown;
-use super::trees::files_of_selection;
+use super::tier_trees::files_of_selection;
 use super::wants::Until;
 use super::{Inner, Views, blocking};
 use crate::events::PodReference;
+use crate::store::{Tier, TierId};
 use hearth_api::Dataset;
 use hearth_core::explain;
 use hearth_core::manifest::{Manifest, ManifestHash, Selected};
@@ -15,6 +16,7 @@ use hearth_core::pod::Asked;
 use hearth_core::volume::VolumeAttributes;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
 use kube::ResourceExt;
+use roaring::RoaringBitmap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -128,8 +130,8 @@ impl Views {
             let links = inner.links.read();
             let source = match view {
                 View::Fuse => place,
-                View::Native => {
-                    match inner.trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)? {
+                View::Native(tier) => {
+                    match inner.trees.of(tier).whole(hash, &manifest, &recorded.tree_globs, &part.files)? {
                         Some(source) => source.join(&recorded.root),
                         None => {
                             return Err(ViewError::NotYet(format!(
@@ -148,7 +150,7 @@ impl Views {
             drop(links);
             match view {
                 View::Fuse => inner.served.mount(&recorded, &Shown { hash, manifest, files: part.files })?,
-                View::Native => inner.served.unmount(&recorded.name())?,
+                View::Native(_) => inner.served.unmount(&recorded.name())?,
             }
             bind_at(&inner, &source, &target)
         });
@@ -156,7 +158,7 @@ impl Views {
         self.0.published.lock().uses.insert(name.clone(), used);
         match view {
             View::Fuse => self.0.want(name, want, Until::Unpublished),
-            View::Native => self.0.unwant(&name),
+            View::Native(_) => self.0.unwant(&name),
         }
         self.0.reads.of(&record.dataset).mounted();
         tracing::info!(dataset = record.dataset, manifest = ?hash, target = %request.target.display(), "published, {view}");
@@ -266,11 +268,13 @@ impl Views {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let grown = self.0.grown.notified();
-            let held = self.0.store.held(&want.manifest).unwrap_or_default();
-            let missing = part.selected.missing(manifest, &held);
-            if missing.is_empty() {
-                return Ok(View::Native);
+            let missing = |held: &RoaringBitmap| part.selected.missing(manifest, held);
+            let has_all =
+                |tier: &&Tier| tier.held(&want.manifest).is_some_and(|held| missing(&held).is_empty());
+            if let Some(tier) = self.0.store.tiers().iter().find(has_all) {
+                return Ok(View::Native(tier.id()));
             }
+            let missing = missing(&self.0.store.held(&want.manifest).unwrap_or_default());
             self.0.want(name.to_owned(), want.clone(), Until::Forgotten);
             // What was all here and was given up since is looked at again when somebody asks.
             self.0.demands.demand(want.manifest, missing.min());
@@ -297,14 +301,15 @@ impl Views {
 /// As what a volume is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum View {
-    Native,
+    /// From this tier.
+    Native(TierId),
     Fuse,
 }
 
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Native => "native",
+            Self::Native(_) => "native",
             Self::Fuse => "fuse",
         })
     }
@@ -320,7 +325,8 @@ impl Inner {
             return Ok(self.served.sessions().serves(&record.name(), &record.target));
         }
         let Some(hash) = record.manifest() else { return Ok(false) };
-        Ok(is_same(&self.trees.place(hash, &record.tree_globs).join(&record.root), &record.target))
+        let mut places = self.trees.places(hash, &record.tree_globs);
+        Ok(places.any(|place| is_same(&place.join(&record.root), &record.target)))
     }
 }
 
@@ -346,7 +352,7 @@ fn want(dataset: &Dataset, asked: &Asked, manifest: ManifestHash) -> Want {
 /// What a volume shows.
 struct Part {
     selected: Selected,
-    files: roaring::RoaringBitmap,
+    files: RoaringBitmap,
 }
 
 impl Part {

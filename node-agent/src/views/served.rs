@@ -5,7 +5,7 @@ use super::bind::unmount_all;
 use super::error::{ViewError, io_error};
 use super::publish::bind_at;
 use super::record::Record;
-use super::trees::files_of_selection;
+use super::tier_trees::files_of_selection;
 use super::{Inner, wants};
 use crate::fuse::{Orphan, Reader, ReaderParts, Sessions, Tree};
 use hearth_core::manifest::{Manifest, ManifestHash};

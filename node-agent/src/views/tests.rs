@@ -3,12 +3,14 @@
 use super::*;
 use crate::config::OriginConfig;
 use crate::events::PodReference;
-use crate::evict::{Evictor, EvictorParts, StandingParts};
+use crate::evict::{Evictor, EvictorParts, StandingParts, Standings};
 use crate::fill::{Fill, FillParts};
 use crate::origin::Origins;
 use crate::origin::s3::fake::FakeS3;
 use crate::replicas::Known;
+use crate::store::Tier;
 use crate::testing::*;
+use crate::tiers::TierRoom;
 use crate::versions::{self, Told, Versions};
 use hearth_core::block::BLOCK_SIZE;
 use hearth_core::manifest::ManifestHash;
@@ -26,6 +28,8 @@ use walkdir::WalkDir;
 mod evict;
 #[path = "fuse_tests.rs"]
 mod fuse;
+#[path = "tier_tests.rs"]
+mod tiers;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -68,6 +72,11 @@ impl World {
 
     /// The same with a store of so many bytes.
     async fn with_capacity(objects: &[(&str, usize)], capacity: Option<u64>) -> Self {
+        Self::with_store(objects, |directory| open_store(directory, capacity)).await
+    }
+
+    /// The same with a store that is opened in a directory.
+    async fn with_store(objects: &[(&str, usize)], open_store: impl FnOnce(&Path) -> Store) -> Self {
         let fake = FakeS3::start().await;
         let content: Tree = objects
             .iter()
@@ -78,7 +87,7 @@ impl World {
             fake.faults.lock().put(key.as_bytes(), bytes);
         }
         let directory = tempfile::tempdir().unwrap();
-        let store = open_store(&directory.path().join("store"), capacity);
+        let store = open_store(&directory.path().join("store"));
         let (blocks, reads) = (Arc::new(Blocks::new(store.clone())), Reads::default());
         let (api, origins) = (FakeApi::default(), patient_origins());
         let metrics = metrics();
@@ -125,18 +134,19 @@ impl World {
     fn run(&mut self) {
         self.shutdown = CancellationToken::new();
         let nobody: Known = watch::channel(Vec::new()).1;
-        let evictor = Evictor::new(EvictorParts {
-            store: self.store.clone(),
-            views: self.views.clone(),
-            reads: self.reads.clone(),
-            standings: StandingParts {
-                datasets: Datasets::new(self.api.client()),
-                in_use: self.views.in_use(),
-                wants: self.views.wants(),
-            },
-            metrics: self.metrics.clone(),
-            shutdown: self.shutdown.clone(),
-        });
+        let standings = self.standings();
+        let evictor = |tier: &Tier| {
+            Evictor::new(EvictorParts {
+                store: self.store.clone(),
+                tier: tier.clone(),
+                views: self.views.clone(),
+                reads: self.reads.clone(),
+                standings: standings.clone(),
+                metrics: self.metrics.clone(),
+                shutdown: self.shutdown.clone(),
+            })
+        };
+        let evictors = self.store.tiers().iter().map(evictor).collect();
         let parts = FillParts {
             store: self.store.clone(),
             datasets: Datasets::new(self.api.client()),
@@ -145,11 +155,19 @@ impl World {
             metrics: metrics(),
             demands: self.views.demands(),
             blocks: self.blocks.clone(),
-            room: Arc::new(evictor),
+            room: Arc::new(TierRoom::new(self.store.clone(), evictors, standings)),
         };
         let (fill, _) = Fill::new(&OriginConfig::default(), parts);
         tokio::spawn(fill.run(self.views.wants(), self.shutdown.clone()));
         tokio::spawn(self.views.clone().run(self.shutdown.clone()));
+    }
+
+    fn standings(&self) -> Arc<Standings> {
+        Arc::new(Standings::new(StandingParts {
+            datasets: Datasets::new(self.api.client()),
+            in_use: self.views.in_use(),
+            wants: self.views.wants(),
+        }))
     }
 
     /// The agent ends without a word and starts again.

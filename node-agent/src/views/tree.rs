@@ -5,7 +5,7 @@
 //! has fetched a damaged file anew, the link is replaced by one to the new object, in one step.
 
 use super::error::{ViewError, io_error};
-use crate::store::Store;
+use crate::store::Tier;
 use hearth_core::manifest::{File, Manifest, ManifestHash};
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
@@ -69,7 +69,7 @@ impl Tree {
     /// Links those of the files that are whole; whether all are.
     pub(super) fn link(
         &self,
-        store: &Store,
+        tier: &Tier,
         manifest: &Manifest,
         files: &RoaringBitmap,
     ) -> Result<bool, ViewError> {
@@ -87,7 +87,7 @@ impl Tree {
             let path = self.root.join(file.path);
             let whole = match file.size {
                 0 => Some(None),
-                _ => store.whole_file(&self.hash, file.index)?.map(Some),
+                _ => tier.whole_file(&self.hash, file.index)?.map(Some),
             };
             let Some(object) = whole else { continue };
             // Files of a directory stand together.

@@ -52,7 +52,7 @@ pub(crate) async fn fetch(job: &Job) -> anyhow::Result<Measured> {
         metrics,
         demands: Demands::default(),
         blocks: Arc::new(Blocks::new(store.clone())),
-        room: Arc::new(store.clone()),
+        room: Arc::new(store.home().clone()),
     };
     let (fill, status) = Fill::new(&config, parts);
     let (wants, receiver) = watch::channel(Vec::new());

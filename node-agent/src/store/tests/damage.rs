@@ -13,12 +13,12 @@ fn a_flipped_byte_costs_its_block_only() {
     version.put(&store).unwrap();
     version.write(&store, 0, 0).unwrap();
     version.write(&store, 2, 1).unwrap();
-    let (_, feed) = store.subscribe();
+    let (_, feed) = subscribe(&store);
     disk.flip(&version.path(2), block::BLOCK_SIZE as usize + 7);
     assert!(!version.read(&store, 2, 1));
     assert_eq!(version.held(&store), [0]);
     assert!(matches!(feed.take_changes(), Taken::Changes(changes) if changes.len() == 1));
-    assert_eq!(store.stats().blocks_damaged.load(Ordering::Relaxed), 1);
+    assert_eq!(store.shared.stats.blocks_damaged.load(Ordering::Relaxed), 1);
     version.write(&store, 2, 1).unwrap();
     assert!(version.read(&store, 2, 1));
 }
@@ -77,7 +77,7 @@ fn a_disk_that_fails_has_nothing_to_give_and_all_of_it_again_when_it_is_mended()
     version.write(&store, 0, 0).unwrap();
     version.write(&store, 2, 0).unwrap();
     version.write(&store, 2, 1).unwrap();
-    let (_, feed) = store.subscribe();
+    let (_, feed) = subscribe(&store);
     disk.fail(true);
     assert!(!version.read(&store, 2, 0) && !version.read(&store, 2, 1));
     assert_eq!(version.held(&store), [0]);
@@ -114,7 +114,7 @@ fn a_damaged_index_makes_the_store_cold_and_true() {
     disk.plant(&layout().index(), &[7; 100_000]);
     store = open(&disk);
     assert_ne!(store.identity().uuid, uuid);
-    assert_eq!(store.stats().index_rebuilds.load(Ordering::Relaxed), 1);
+    assert_eq!(store.shared.stats.index_rebuilds.load(Ordering::Relaxed), 1);
     assert!(store.manifests().is_empty());
     store.finish_background_work();
     assert!(disk.files_below(&layout().objects()).is_empty());

@@ -59,7 +59,7 @@ fn a_reader_that_comes_too_late_reports_no_damage() {
     let late = |store: &Engine| store.give_up_now(version.hash, 0, 0);
     store.evict(&version.hash, &[0], Arc::default()).unwrap();
     late(&store);
-    assert_eq!(store.stats().blocks_damaged.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(store.shared.stats.blocks_damaged.load(std::sync::atomic::Ordering::Relaxed), 0);
     version.write(&store, 0, 0).unwrap();
     assert!(version.read(&store, 0, 0));
 }

@@ -29,7 +29,7 @@ fn blocks_come_back_also_after_reopening() {
     let store = open(&disk);
     let first = store.identity();
     version.put(&store).unwrap();
-    let (snapshot, feed) = store.subscribe();
+    let (snapshot, feed) = subscribe(&store);
     assert_eq!((snapshot.len(), snapshot[0].dataset.as_str()), (1, "ns/d"));
     version.write(&store, 0, 0).unwrap();
     version.write(&store, 2, 1).unwrap();
@@ -65,7 +65,10 @@ fn wrong_arguments_are_refused() {
         assert!(matches!(result, Err(StoreError::NoSuchBlock { .. })));
     }
     assert!(store.retire(&other).is_ok());
-    assert!(matches!(Engine::open(Arc::new(disk), &config()), Err(StoreError::Locked { .. })));
+    assert!(matches!(
+        Engine::open(Arc::new(disk), &config(), &Common::default()),
+        Err(StoreError::Locked { .. })
+    ));
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn an_object_counts_in_every_manifest_that_lists_it() {
 
     let late = Version::new("ns", &[("a", "1", 10), ("b", "2", 10)]);
     late.put(&store).unwrap();
-    let (_, feed) = store.subscribe();
+    let (_, feed) = subscribe(&store);
     new.write(&store, 2, 0).unwrap();
     let (mut changes, _) = taken(feed.take_changes());
     changes.sort();
@@ -130,7 +133,7 @@ fn a_dataset_can_take_a_manifest_over() {
     let (disk, version) = (FakeDisk::default(), small());
     let store = open(&disk);
     version.put(&store).unwrap();
-    let (_, feed) = store.subscribe();
+    let (_, feed) = subscribe(&store);
     store.put_manifest(version.hash, "ns/other", &version.bytes).unwrap();
     assert_eq!(taken(feed.take_changes()).0, [(version.hash, vec![], vec![])]);
     drop(store);
@@ -177,5 +180,5 @@ fn writers_of_one_store_share_commits() {
     });
     assert_eq!(version.held(&store).len(), 200);
     assert_eq!(store.shared.space.used(), 2000);
-    assert_eq!(store.stats().blocks_written.load(std::sync::atomic::Ordering::Relaxed), 200);
+    assert_eq!(store.shared.stats.blocks_written.load(std::sync::atomic::Ordering::Relaxed), 200);
 }

@@ -7,15 +7,17 @@ mod manifests;
 mod power;
 mod real;
 mod space;
+mod tiers;
 
-use super::engine::Engine;
+use super::engine::{Common, Engine};
 use super::fake_disk::{FakeDisk, Random};
 use super::layout::Layout;
-use super::{StoreConfig, StoreError};
+use super::{StoreConfig, StoreError, Subscription};
 use crate::config::units::Size;
 use hearth_core::block;
 use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin};
 use hearth_core::object::{AccessDomain, ObjectId, Validator};
+use hearth_core::wire::report::Holding;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -105,7 +107,13 @@ impl Version {
 }
 
 pub(super) fn open(disk: &FakeDisk) -> Engine {
-    Engine::open(Arc::new(disk.clone()), &config()).unwrap()
+    Engine::open(Arc::new(disk.clone()), &config(), &Common::default()).unwrap()
+}
+
+pub(super) fn subscribe(store: &Engine) -> (Vec<Holding>, Subscription) {
+    let feed = Arc::default();
+    let held = store.follow(&feed);
+    (held, Subscription::new(feed, None))
 }
 
 pub(super) fn small() -> Version {

@@ -96,14 +96,14 @@ impl World {
     }
 
     fn open(&mut self) {
-        let store = Engine::open(Arc::new(self.disk.clone()), &config());
+        let store = Engine::open(Arc::new(self.disk.clone()), &config(), &Common::default());
         // A fuse may burn while opening.
         let store = store.unwrap_or_else(|error| {
             assert!(!matches!(error, StoreError::Damaged { .. }), "{error}");
             self.disk.power_on(self.seed);
             open(&self.disk)
         });
-        let (snapshot, feed) = store.subscribe();
+        let (snapshot, feed) = subscribe(&store);
         let mirror = snapshot.into_iter().map(|holding| (holding.manifest, holding.blocks.0)).collect();
         (self.feed, self.store) = (Some((mirror, feed)), Some(store));
     }
@@ -210,7 +210,7 @@ impl World {
                 }
             }
         }
-        let (now, _) = store.subscribe();
+        let (now, _) = subscribe(&store);
         let now: Mirror = now.into_iter().map(|holding| (holding.manifest, holding.blocks.0)).collect();
         assert_eq!(*mirror, now);
     }

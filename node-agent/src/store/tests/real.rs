@@ -1,7 +1,7 @@
 //! The machine's own disk, through the public handle.
 
 use super::*;
-use crate::store::{Store, Taken};
+use crate::store::{Store, Taken, TierId};
 
 #[tokio::test]
 async fn a_block_written_is_a_block_read() {
@@ -13,11 +13,13 @@ async fn a_block_written_is_a_block_read() {
         tokio::task::spawn_blocking(move || Store::open(&config)).await.unwrap().unwrap()
     };
     let (store, wanted) = (opened.clone(), Arc::clone(&version));
-    tokio::task::spawn_blocking(move || wanted.put(&store.0)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || wanted.put(&store.home().engine)).await.unwrap().unwrap();
     let (_, feed) = opened.subscribe();
     let data = version.content(0, 0);
-    let (written, ()) =
-        tokio::join!(opened.write_block(&version.hash, 0, 0, data.clone().into()), feed.changed());
+    let (written, ()) = tokio::join!(
+        opened.write_block(TierId::default(), &version.hash, 0, 0, data.clone().into()),
+        feed.changed()
+    );
     written.unwrap();
     assert!(matches!(feed.take_changes(), Taken::Changes(changes) if changes.len() == 1));
     assert!(matches!(Store::open(&config), Err(StoreError::Locked { .. })));
@@ -42,10 +44,10 @@ async fn a_block_that_the_disk_has_otherwise_is_found_and_given_up() {
     let config = StoreConfig { directory: directory.path().join("store"), ..config() };
     let version = small();
     let store = tokio::task::spawn_blocking(move || Store::open(&config)).await.unwrap().unwrap();
-    tokio::task::block_in_place(|| version.put(&store.0)).unwrap();
+    tokio::task::block_in_place(|| version.put(&store.home().engine)).unwrap();
     for (file, block) in [(0, 0), (1, 0), (2, 0), (2, 1)] {
         let data = version.content(file, block);
-        store.write_block(&version.hash, file, block, data.into()).await.unwrap();
+        store.write_block(TierId::default(), &version.hash, file, block, data.into()).await.unwrap();
         let length = version.content(file, block).len() as u64;
         assert_eq!(store.verify_block(&version.hash, file, block).unwrap(), Some(length));
     }

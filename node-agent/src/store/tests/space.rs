@@ -7,7 +7,7 @@ use crate::store::fake_disk::FakeDisk;
 fn reservations_keep_to_the_capacity() {
     let (disk, version) = (FakeDisk::default(), small());
     let config = StoreConfig { capacity: Some(Size::Bytes(2000)), ..config() };
-    let store = Engine::open(Arc::new(disk), &config).unwrap();
+    let store = Engine::open(Arc::new(disk), &config, &Common::default()).unwrap();
     version.put(&store).unwrap();
     let mut first = store.reserve(1500).unwrap();
     assert!(store.reserve(501).unwrap_err().is_no_space());
@@ -28,7 +28,7 @@ fn reservations_leave_others_their_share() {
     let disk = FakeDisk::default();
     disk.set_capacity(Some(100 << 20));
     let config = StoreConfig { min_free: Size::Percent(15), ..config() };
-    let store = Engine::open(Arc::new(disk.clone()), &config).unwrap();
+    let store = Engine::open(Arc::new(disk.clone()), &config, &Common::default()).unwrap();
     let free = (100u64 << 20) - disk.used();
     let keep = (100u64 << 20) / 100 * 15;
     assert!(store.reserve(free - keep + 1).unwrap_err().is_no_space());

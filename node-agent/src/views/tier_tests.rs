@@ -1,0 +1,98 @@
+//! Volumes of a store of several tiers. In tests these are directories of one file system.
+
+use super::*;
+use crate::config::units::Size;
+use crate::store::StoreConfig;
+use crate::tiers::{Mover, MoverParts};
+use hearth_core::tier::Medium;
+
+/// The second is better, and takes so many bytes.
+fn two(directory: &Path, capacity: u64) -> Store {
+    let home = StoreConfig { medium: Medium::Hdd, ..StoreConfig::at(directory) };
+    let fast = StoreConfig {
+        capacity: Some(Size::Bytes(capacity)),
+        ..StoreConfig::at(directory.with_file_name("fast"))
+    };
+    Store::open_tiers(&[home, fast]).unwrap()
+}
+
+const OBJECTS: [(&str, usize); 3] = [("a", 1000), ("b/c", 2000), ("b/d", 3000)];
+
+fn held_in(world: &World, tier: usize) -> usize {
+    let (tier, hash) = (&world.store.tiers()[tier], world.store.manifests()[0].0);
+    tier.held(&hash).map_or(0, |held| held.len() as usize)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_fits_a_better_tier_goes_there_and_is_shown_from_there() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::with_store(&OBJECTS, |directory| two(directory, 10_000)).await;
+    world.publish("one", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
+    assert_eq!((held_in(&world, 0), held_in(&world, 1)), (3, 0));
+    assert_eq!(world.views.counts(), (1, 0), "native");
+    assert_eq!(world.seen("one"), world.content);
+    assert!(world.directory.path().join("fast/views/trees").read_dir().unwrap().next().is_some());
+    // Published again, and after a restart, it is the same.
+    let again = world.publish("one", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
+    assert_eq!(again, Published::Before);
+    world.unpublish("one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_spread_over_tiers_is_shown_by_fuse() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::with_store(&OBJECTS, |directory| {
+        let home = StoreConfig {
+            medium: Medium::Hdd,
+            capacity: Some(Size::Bytes(3500)),
+            ..StoreConfig::at(directory)
+        };
+        let fast = StoreConfig {
+            capacity: Some(Size::Bytes(3500)),
+            ..StoreConfig::at(directory.with_file_name("fast"))
+        };
+        Store::open_tiers(&[home, fast]).unwrap()
+    })
+    .await;
+    world.publish("one", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
+    assert!(held_in(&world, 0) > 0 && held_in(&world, 1) > 0);
+    assert_eq!(held_in(&world, 0) + held_in(&world, 1), 3, "all of it is here");
+    assert_eq!(world.views.counts(), (0, 1), "served");
+    assert_eq!(world.seen("one"), world.content);
+    world.unpublish("one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_mounted_moves_to_a_better_tier_when_there_is_room() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::with_store(&OBJECTS, |directory| two(directory, 10_000)).await;
+    // Somebody has had the room when it came.
+    let taken = world.store.tiers()[0].reserve(10_000).unwrap();
+    world.publish("one", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
+    assert_eq!((held_in(&world, 0), held_in(&world, 1)), (0, 3));
+    let mover = Mover::new(MoverParts {
+        store: world.store.clone(),
+        views: world.views.clone(),
+        reads: world.reads.clone(),
+        standings: world.standings(),
+        metrics: world.metrics.clone(),
+        shutdown: world.shutdown.clone(),
+    });
+    assert!(!mover.move_one().await.unwrap(), "there is no room yet");
+    drop(taken);
+    assert!(!mover.move_one().await.unwrap(), "what a native view shows stays where its links are");
+    world.unpublish("one").await;
+    assert!(mover.move_one().await.unwrap());
+    assert_eq!((held_in(&world, 0), held_in(&world, 1)), (3, 0));
+    assert!(!mover.move_one().await.unwrap(), "it is where it wishes to be");
+    world.publish("two", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
+    assert_eq!(world.views.counts(), (1, 0));
+    assert_eq!(world.seen("two"), world.content);
+    world.unpublish("two").await;
+}
