@@ -52,11 +52,11 @@ fn rank(wish: &[Medium], medium: Medium) -> Option<usize> {
 }
 
 /// The tiers that a version may lie in, with the place of each medium in the wish. A node
-/// that has none of the media that are wished for uses what it has.
-fn allowed(wish: &[Medium], media: impl Iterator<Item = Medium> + Clone) -> Vec<(usize, usize)> {
+/// where none of the media works that are wished for uses what it has.
+fn allowed(wish: &[Medium], tiers: &[Tier]) -> Vec<(usize, usize)> {
     let by = |wish: &[Medium]| -> Vec<(usize, usize)> {
-        let ranked = media.clone().enumerate();
-        ranked.filter_map(|(index, medium)| Some((index, rank(wish, medium)?))).collect()
+        let working = tiers.iter().enumerate().filter(|(_, tier)| tier.works);
+        working.filter_map(|(index, tier)| Some((index, rank(wish, tier.medium)?))).collect()
     };
     [by(wish), by(&[]), by(&[Medium::Mem])].into_iter().find(|found| !found.is_empty()).unwrap_or_default()
 }
@@ -67,17 +67,13 @@ fn allowed(wish: &[Medium], media: impl Iterator<Item = Medium> + Clone) -> Vec<
 /// `wish` are the media that its Dataset names, the best first, and `to_come` the bytes of
 /// the version that the node does not hold.
 pub fn places(wish: &[Medium], to_come: u64, tiers: &[Tier]) -> Vec<usize> {
-    let mut allowed = allowed(wish, tiers.iter().map(|tier| tier.medium));
-    allowed.retain(|(index, _)| tiers[*index].works);
-    allowed.sort_by_key(|(index, rank)| {
-        let tier = &tiers[*index];
-        let fits = tier.free >= to_come;
-        // All that fits goes to the best medium; what does not stays together as long as it can.
-        let (first, second) =
-            if fits { (*rank as u64, u64::MAX - tier.held) } else { (u64::MAX - tier.held, *rank as u64) };
-        (!fits, first, second, Reverse(tier.free), *index)
-    });
-    allowed.into_iter().map(|(index, _)| index).collect()
+    let fits = |(index, _): &(usize, usize)| tiers[*index].free >= to_come;
+    let (mut whole, mut parts): (Vec<_>, Vec<_>) = allowed(wish, tiers).into_iter().partition(fits);
+    let most = |index: usize| (Reverse(tiers[index].held), Reverse(tiers[index].free));
+    // All that fits goes to the best medium; what does not stays together as long as it can.
+    whole.sort_by_key(|(index, rank)| (*rank, most(*index)));
+    parts.sort_by_key(|(index, rank)| (Reverse(tiers[*index].held), *rank, most(*index)));
+    whole.into_iter().chain(parts).map(|(index, _)| index).collect()
 }
 
 /// A version that may move between tiers.
@@ -109,22 +105,24 @@ const WARM: f64 = 0.25;
 /// How many times as hot a version has to be as what it displaces, so that two do not take turns.
 const HOTTER: f64 = 2.0;
 
+/// Whether a dataset of that heat is to be moved up.
+pub fn is_warm(heat: f64) -> bool {
+    heat >= WARM
+}
+
 /// What to move next, if anything: the hottest version that a better medium of its wish has
 /// room for; or first, out of its way, a colder one that a medium further down its own wish
 /// has room for.
 pub fn next_move(versions: &[Resident], tiers: &[Tier]) -> Option<Move> {
-    let works = |index: usize| tiers[index].works;
     let mut hottest: Vec<usize> =
-        (0..versions.len()).filter(|version| versions[*version].heat >= WARM).collect();
+        (0..versions.len()).filter(|version| is_warm(versions[*version].heat)).collect();
     hottest.sort_by(|one, other| versions[*other].heat.total_cmp(&versions[*one].heat));
     for index in hottest {
         let version = &versions[index];
-        let media = allowed(&version.wish, tiers.iter().map(|tier| tier.medium));
-        for (from, from_rank) in
-            media.iter().copied().filter(|(tier, _)| version.held[*tier] > 0 && works(*tier))
-        {
+        let media = allowed(&version.wish, tiers);
+        for (from, from_rank) in media.iter().copied().filter(|(tier, _)| version.held[*tier] > 0) {
             let mut better: Vec<(usize, usize)> =
-                media.iter().copied().filter(|(tier, rank)| *rank < from_rank && works(*tier)).collect();
+                media.iter().copied().filter(|(_, rank)| *rank < from_rank).collect();
             better.sort_by_key(|(tier, rank)| (*rank, Reverse(tiers[*tier].free)));
             for (to, _) in better {
                 if tiers[to].free >= version.held[from] {
@@ -139,18 +137,18 @@ pub fn next_move(versions: &[Resident], tiers: &[Tier]) -> Option<Move> {
     None
 }
 
-/// The coldest version whose leaving `to` helps a hotter one there, if enough can leave.
+/// The coldest version that can leave `to` for a hotter one that is to come `from` elsewhere,
+/// if enough can leave.
 fn out_of_the_way(versions: &[Resident], tiers: &[Tier], hot: usize, from: usize, to: usize) -> Option<Move> {
     let wanted = versions[hot].held[from].saturating_sub(tiers[to].free);
     let lower = |version: &Resident| {
-        let media = allowed(&version.wish, tiers.iter().map(|tier| tier.medium));
+        let media = allowed(&version.wish, tiers);
+        // One that may not be there at all may leave for any that it may be in.
         let here = media.iter().find(|(tier, _)| *tier == to).map_or(0, |(_, rank)| *rank + 1);
         let mut down: Vec<(usize, usize)> =
             media.into_iter().filter(|(tier, rank)| *rank >= here && *tier != to).collect();
         down.sort_by_key(|(_, rank)| *rank);
-        down.into_iter()
-            .map(|(tier, _)| tier)
-            .find(|tier| tiers[*tier].works && tiers[*tier].free >= version.held[to])
+        down.into_iter().map(|(tier, _)| tier).find(|tier| tiers[*tier].free >= version.held[to])
     };
     let yields = |(index, version): &(usize, &Resident)| {
         *index != hot
@@ -205,6 +203,7 @@ mod tests {
         assert_eq!(places(&[], 10, &[tier(Mem, 100, 0)]), [0]);
         let broken = Tier { works: false, ..tier(Ssd, 100, 50) };
         assert_eq!(places(&[], 10, &[broken, tier(Hdd, 100, 0)]), [1]);
+        assert_eq!(places(&[Ssd], 10, &[broken, tier(Hdd, 100, 0)]), [1], "as if it were not there");
         assert_eq!(places(&[], 10, &[broken]), Vec::<usize>::new());
     }
 

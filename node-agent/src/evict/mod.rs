@@ -176,7 +176,7 @@ impl Inner {
         let known: BTreeSet<String> =
             self.store.manifests().into_iter().map(|(_, dataset)| dataset).collect();
         self.reads.retain(|dataset| known.contains(dataset));
-        if self.shortage(Claim::Limit, 0)?.is_none() {
+        if !self.tier.works() || self.shortage(Claim::Limit, 0)?.is_none() {
             return Ok(());
         }
         *self.cramped.lock() = Some(Instant::now() + CRAMPED);

@@ -3,10 +3,13 @@
 
 use super::engine::{Engine, Shared};
 use super::error::StoreError;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// So many failures with nothing that works between them, and the disk counts as failed.
 const MOST: u32 = 16;
+/// So many probes one after the other, which nothing but a disk that fails makes fail.
+const PROBES: usize = 3;
 const PROBE: &[u8] = b"does this disk keep what is written?";
 
 #[derive(Debug, Default)]
@@ -26,8 +29,13 @@ impl Health {
     }
 
     /// Whether this failure was one too many.
-    fn failed(&self) -> bool {
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && !self.failed.swap(true, Ordering::AcqRel)
+    fn failed_again(&self) -> bool {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && self.has_failed()
+    }
+
+    /// Whether that is news.
+    fn has_failed(&self) -> bool {
+        !self.failed.swap(true, Ordering::AcqRel)
     }
 }
 
@@ -35,32 +43,43 @@ impl Shared {
     /// Notes that the disk has failed, if it is the disk's fault. A failed disk's blocks count
     /// as missing, and come from elsewhere.
     pub(super) fn note_failure(&self, error: &StoreError) {
-        let is_disks =
-            matches!(error, StoreError::Io { .. } | StoreError::Index { .. } | StoreError::TimedOut { .. });
-        if is_disks && self.health.failed() {
-            let directory = self.layout.root().display();
-            tracing::error!(%directory, %error, "the disk fails again and again: nothing is read from it or written to it any more");
-            self.inventory.withhold_all(true);
+        if is_failure(error) && self.health.failed_again() {
+            self.do_without(error);
         }
+    }
+
+    fn do_without(&self, error: &StoreError) {
+        let directory = self.layout.root().display();
+        tracing::error!(%directory, %error, "the disk fails again and again: nothing is read from it or written to it any more");
+        self.inventory.withhold_all(true);
     }
 }
 
+/// Whether an error says that the disk fails. One that is full works.
+fn is_failure(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { .. } | StoreError::Index { .. } | StoreError::TimedOut { .. })
+}
+
 impl Engine {
-    /// Takes a failed disk up again if it works now.
+    /// Finds out whether the disk works, also while nobody asks anything of it: native views
+    /// are read without us. One that had failed and works is taken up again.
     pub(super) fn look_after(&self) {
         let shared = &self.shared;
-        if shared.health.works() {
-            return;
+        let mut probed = self.probe();
+        for _ in 1..PROBES {
+            probed = probed.or_else(|_| self.probe());
         }
-        match self.probe() {
-            Ok(()) => {
-                let directory = shared.layout.root().display();
+        let directory = shared.layout.root().display();
+        match probed {
+            Ok(()) if !shared.health.works() => {
                 tracing::info!(%directory, "the disk works again: what it holds counts again");
                 shared.health.worked();
                 shared.health.failed.store(false, Ordering::Release);
                 shared.inventory.withhold_all(false);
             }
-            Err(error) => tracing::debug!(%error, "the disk still fails"),
+            Err(error) if is_failure(&error) && shared.health.has_failed() => shared.do_without(&error),
+            Err(error) => tracing::debug!(%directory, %error, "the disk cannot be probed"),
+            Ok(()) => {}
         }
     }
 
@@ -79,10 +98,7 @@ impl Engine {
         };
         match kept().map_err(|error| StoreError::io(&path, error))? {
             true => Ok(()),
-            false => Err(StoreError::Damaged {
-                what: path.display().to_string(),
-                why: "it is not as it was just written".into(),
-            }),
+            false => Err(StoreError::io(&path, io::Error::other("it is not as it was just written"))),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Tier {
         self.engine.shared.health.works()
     }
 
-    /// Takes a disk up again that had failed, if it works now. Blocks on the disk.
+    /// Finds out whether its disk works. Blocks on the disk.
     pub fn look_after(&self) {
         self.engine.look_after();
     }

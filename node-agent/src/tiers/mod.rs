@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// How long an order of tiers is taken to be good: thousands of files come in that time.
 const HOLDS: Duration = Duration::from_secs(1);
+/// How long the first block of a file may be on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(600);
 /// Versions whose order is remembered.
 const ORDERS: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 /// Files on their way of which it is remembered where they go, more than there are requests.
@@ -42,7 +44,7 @@ struct Inner {
     standings: Arc<Standings>,
     orders: Mutex<LruCache<ManifestHash, (Instant, Vec<TierId>)>>,
     /// Files of several blocks, of which the first ones are on their way.
-    files: Mutex<LruCache<(ManifestHash, usize), TierId>>,
+    files: Mutex<LruCache<(ManifestHash, usize), (Instant, TierId)>>,
 }
 
 impl TierRoom {
@@ -93,8 +95,11 @@ impl Inner {
         }
         let mut refused = None;
         for place in places {
-            self.know(place, hash).await?;
-            match self.evictors[place.index()].reserve(hash, bytes).await {
+            let reserved = match self.know(place, hash).await {
+                Ok(()) => self.evictors[place.index()].reserve(hash, bytes).await,
+                Err(error) => Err(error.into()),
+            };
+            match reserved {
                 Ok(reservation) => return Ok(self.goes(reservation, hash, file)),
                 Err(why) => refused = refused.or(Some(why)),
             }
@@ -120,7 +125,8 @@ impl Inner {
         Ok(None)
     }
 
-    /// Room that is there already, in the first of these tiers that has some.
+    /// Room that is there already, in the first of these tiers that has some. What is wrong with
+    /// one counts when no other has any.
     async fn free(
         &self,
         places: &[TierId],
@@ -128,29 +134,35 @@ impl Inner {
         file: usize,
         bytes: u64,
     ) -> Result<Option<Reservation>, NoRoom> {
+        let mut failed = None;
         for place in places {
-            if let Some(reservation) = self.evictors[place.index()].free(bytes)? {
-                self.know(*place, hash).await?;
-                return Ok(Some(self.goes(reservation, hash, file)));
+            let found = match self.evictors[place.index()].free(bytes) {
+                Ok(Some(reservation)) => self.know(*place, hash).await.map(|()| reservation),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(reservation) => return Ok(Some(self.goes(reservation, hash, file))),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(None)
+        failed.map_or(Ok(None), |error| Err(error.into()))
     }
 
     fn goes(&self, reservation: Reservation, hash: ManifestHash, file: usize) -> Reservation {
         if self.store.tiers().len() > 1 {
-            self.files.lock().put((hash, file), reservation.tier());
+            self.files.lock().put((hash, file), (Instant::now(), reservation.tier()));
         }
         reservation
     }
 
     /// Makes sure that a tier knows the version.
-    async fn know(&self, tier: TierId, hash: ManifestHash) -> Result<(), NoRoom> {
+    async fn know(&self, tier: TierId, hash: ManifestHash) -> Result<(), StoreError> {
         if self.store.tiers().get(tier.index()).is_some_and(|tier| tier.is_adopted(&hash)) {
             return Ok(());
         }
         let store = self.store.clone();
-        Ok(blocking(move || store.admit(tier, &hash)).await?)
+        blocking(move || store.admit(tier, &hash)).await
     }
 
     /// The tiers that a file of a version may go to, the best first.
@@ -186,7 +198,8 @@ impl Inner {
             return Ok(Some(tier.id()));
         }
         let known = self.files.lock().get(&(hash, file)).copied();
-        Ok(known.filter(|known| blocks.len() > 1 && working.any(|tier| tier.id() == *known)))
+        let known = known.filter(|(since, _)| blocks.len() > 1 && since.elapsed() < ON_ITS_WAY);
+        Ok(known.map(|(_, tier)| tier).filter(|known| working.any(|tier| tier.id() == *known)))
     }
 }
 

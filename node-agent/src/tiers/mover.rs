@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::reads::Reads;
 use crate::store::{Store, StoreError, Tier};
 use crate::views::{ViewError, Views};
-use hearth_core::block;
+use hearth_core::block::{self, BlockNumber};
 use hearth_core::evict::Need;
 use hearth_core::explain;
 use hearth_core::manifest::{Manifest, ManifestHash};
@@ -18,11 +18,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether something is to move.
 const LOOK: Duration = Duration::from_secs(10);
+/// When to look again after nothing could move.
+const RESIGN: Duration = Duration::from_secs(60);
 /// Files that are carried at one time.
 const AT_ONCE: usize = 4;
 
@@ -60,25 +62,21 @@ impl Mover {
     /// Moves until the agent ends.
     pub async fn run(self) -> anyhow::Result<()> {
         let shutdown = self.0.shutdown.clone();
+        let mut again = Instant::now();
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-            let store = self.0.store.clone();
+            let parts = self.0.clone();
             let looked = blocking(move || {
-                store.tiers().iter().for_each(Tier::look_after);
+                parts.store.tiers().iter().for_each(Tier::look_after);
                 Ok(())
             });
             looked.await?;
-            if self.0.store.tiers().len() < 2 {
-                continue;
-            }
-            while let Some(moved) = shutdown.run_until_cancelled(self.move_one()).await {
-                match moved {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(why) => {
-                        tracing::warn!("a dataset cannot be moved between tiers: {why}");
-                        break;
-                    }
+            while again <= Instant::now() && self.0.may_move() {
+                match shutdown.run_until_cancelled(self.move_one()).await {
+                    Some(Ok(true)) => continue,
+                    Some(Ok(false)) | None => {}
+                    Some(Err(why)) => tracing::warn!("a dataset cannot be moved between tiers: {why}"),
                 }
+                again = Instant::now() + RESIGN;
             }
         }
         Ok(())
@@ -125,6 +123,16 @@ impl Mover {
 }
 
 impl MoverParts {
+    /// Whether anything may have to move at all, without looking into manifests: something that
+    /// is mounted often is not in the best tier.
+    fn may_move(&self) -> bool {
+        let [_, worse @ ..] = self.store.tiers() else { return false };
+        let is_there =
+            |hash: &ManifestHash| worse.iter().any(|tier| tier.holds_some(hash, 0..BlockNumber::MAX));
+        let mut known = worse.iter().flat_map(Tier::manifests);
+        known.any(|(hash, dataset)| tier::is_warm(self.reads.of(&dataset).heat()) && is_there(&hash))
+    }
+
     /// Carries what one tier holds of a version to another. How much it was.
     fn carry(&self, known: &Known, from: &Tier, to: &Tier) -> Result<u64, ViewError> {
         let Known { version: Version { hash, dataset, .. }, manifest } = known;

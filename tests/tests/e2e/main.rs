@@ -32,6 +32,7 @@ mod semantics;
 mod shutdown;
 mod stores;
 mod takeover;
+mod tiers;
 mod uninstall;
 mod user_namespaces;
 mod versions;
