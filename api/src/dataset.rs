@@ -37,7 +37,8 @@ pub struct DatasetSpec {
     #[schemars(length(min = 1, max = 32))]
     pub origins: Vec<Origin>,
 
-    /// Which of the origin's objects belong to the dataset; all when absent.
+    /// Which of the origin's objects belong to the dataset; all when absent. Those that do are
+    /// cached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesSpec>,
 
@@ -82,6 +83,22 @@ pub struct FilesSpec {
     /// An exact list of the dataset's files; all files when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<FileListSource>,
+
+    /// What becomes of the objects that these do not take: Hide, and the dataset does not have
+    /// them; or Show, and volumes show them, but no node keeps them. Each read of one goes to its
+    /// origin. They count in no size and no warmth, and nothing fetches them ahead of time.
+    #[serde(default)]
+    pub unlisted: Unlisted,
+}
+
+/// What becomes of objects that a dataset does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Unlisted {
+    /// They are not there.
+    #[default]
+    Hide,
+    /// They are read from their origin.
+    Show,
 }
 
 /// Where an exact list of files is: one path in the dataset's tree a line, as plain text, gzip or

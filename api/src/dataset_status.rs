@@ -58,8 +58,12 @@ pub struct DatasetStatus {
 pub struct VersionStatus {
     /// Name of the manifest: the hash of its content.
     pub manifest: String,
-    /// Files.
+    /// Files that it takes: those that are cached.
     pub files: i64,
+    /// Further files that are shown and not cached, as spec.files.unlisted says; all that is
+    /// counted here is without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<i64>,
     /// Bytes of all files.
     pub bytes: i64,
     /// Bytes of all files, for people.

@@ -23,7 +23,7 @@ pub use cron_warmup::{
     ConcurrencyPolicy, CronWarmup, CronWarmupSpec, CronWarmupStatus, TemplateMetadata, WarmupTemplate,
 };
 pub use dataset::{
-    CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Medium, ShareWith,
+    CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Medium, ShareWith, Unlisted,
 };
 pub use dataset_status::{
     DatasetStatus, HeldVersion, MissingFiles, RefreshRequest, ReplicasStatus, SkippedKeys, VersionStatus,

@@ -8,7 +8,8 @@ use std::ops::Range;
 /// all caches cold and asks for a new [`crate::manifest::FORMAT_VERSION`].
 pub const BLOCK_SIZE: u64 = 4 << 20;
 
-/// The number of a block within one manifest, file by file in path order.
+/// The number of a block within one manifest, file by file in path order: those of unlisted files
+/// behind all others.
 pub type BlockNumber = u32;
 
 /// How many blocks a file of `size` bytes has; an empty file has none.

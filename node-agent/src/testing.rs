@@ -159,6 +159,7 @@ pub(crate) async fn stored(store: &Store, files: &[(&str, &str)], name: &str) ->
             size: STORED,
             modified: 0,
             validator: Validator::etag(tag),
+            unlisted: false,
         });
     }
     let (manifest, _) = builder.finish().unwrap();

@@ -129,9 +129,12 @@ impl ClusterIndex {
         let counted = version.counted(selection)?;
         let (bytes, files) = (counted.selected.bytes, counted.selected.files);
         if files == 0 {
-            progress.problem = Some(match selection.is_all() {
-                true => format!("Dataset {name} has no files"),
-                false => format!("no file of Dataset {name} matches {}", selection.globs().join(", ")),
+            progress.problem = Some(match (counted.selected.unlisted, selection.is_all()) {
+                (0, true) => format!("Dataset {name} has no files"),
+                (0, false) => format!("no file of Dataset {name} matches {}", selection.globs().join(", ")),
+                _ => format!(
+                    "Dataset {name} takes none of these files, and so no node keeps them: see its spec.files"
+                ),
             });
         }
         progress.bytes_total = bytes * warmup.chosen.len() as u64;
@@ -187,7 +190,7 @@ impl ClusterIndex {
 
     /// How far a warm-up is that wants the list of files only.
     fn add_lists(&self, now: Millis, warmup: &Warmup, version: &Version, progress: &mut WarmupProgress) {
-        let files = version.manifest.as_ref().map_or(0, |manifest| manifest.file_count() as u64);
+        let files = version.manifest.as_ref().map_or(0, |manifest| manifest.listed_count() as u64);
         let live = warmup.chosen.iter().filter_map(|name| self.live(name, now));
         progress.nodes_done = live.filter(|(id, _)| version.reported_by(*id)).count();
         progress.files_total = files * progress.nodes_wanted as u64;

@@ -30,6 +30,7 @@ pub(super) fn manifest(train: &[&str], val: &[&str]) -> (ManifestHash, Arc<Manif
                 size: BLOCK_SIZE + HALF,
                 modified: 0,
                 validator: Validator::etag(tag),
+                unlisted: false,
             });
         }
     }

@@ -131,7 +131,8 @@ impl ClusterIndex {
                 (&found_now, Cow::Owned(version.bytes_by_node(manifest, &found_now)))
             }
         };
-        if selected.files == 0 && !asked.selection.is_all() {
+        // What is only shown is there, and as warm everywhere.
+        if selected.files + selected.unlisted == 0 && !asked.selection.is_all() {
             return Err(Problem::SelectsNothing { dataset: name, globs: asked.selection.globs().join(", ") });
         }
         *requested += selected.bytes;

@@ -19,6 +19,8 @@ pub struct ListedObject {
     pub modified: i64,
     /// Which content it has.
     pub validator: Validator,
+    /// The dataset does not take it, and shows it all the same.
+    pub unlisted: bool,
 }
 
 /// Why a key is not in the manifest.
@@ -87,7 +89,7 @@ pub enum BuildError {
     /// Two origins have a file at one path, or one has a file where another has a directory.
     #[error(
         "the path \"{path}\" is claimed by two of spec.origins, {first} and {second}: \
-         give one of them another path, or exclude it by spec.files.exclude"
+         give one of them another path, or exclude it by spec.files.exclude with spec.files.unlisted: Hide"
     )]
     Claimed {
         /// The path, shortened.
@@ -152,6 +154,13 @@ impl ManifestBuilder {
         for object in self.objects {
             if let Some(last) = before.take() {
                 let is_directory = path::is_below(&object.path, &last.path);
+                // What is only shown is never in the way of what is listed.
+                if is_directory && object.unlisted != last.unlisted {
+                    let in_the_way = if object.unlisted { &object } else { &last };
+                    self.skipped.add(&in_the_way.path, SkipReason::IsDirectory);
+                    before = Some(if object.unlisted { last } else { object });
+                    continue;
+                }
                 if (last.path == object.path || is_directory) && last.origin != object.origin {
                     return Err(manifest.claimed(&last, &object));
                 }
@@ -179,7 +188,15 @@ impl ManifestBuilder {
 
 impl Manifest {
     pub(super) fn empty(origins: Vec<ManifestOrigin>) -> Self {
-        Self { origins, paths: String::new(), rows: Vec::new(), blocks: 0, bytes: 0 }
+        Self {
+            origins,
+            paths: String::new(),
+            rows: Vec::new(),
+            blocks: 0,
+            bytes: 0,
+            unlisted_files: 0,
+            unlisted_blocks: 0,
+        }
     }
 
     fn claimed(&self, first: &ListedObject, second: &ListedObject) -> BuildError {
@@ -188,26 +205,33 @@ impl Manifest {
         BuildError::Claimed { path, first: uri(first), second: uri(second) }
     }
 
-    fn append_object(&mut self, object: ListedObject) -> Result<(), BuildError> {
-        self.append(&object.path, object.origin, object.size, object.modified, object.validator)
-    }
-
     /// Appends a file behind all others; the caller has checked order and path.
-    pub(super) fn append(
-        &mut self,
-        path: &str,
-        origin: u16,
-        size: u64,
-        modified: i64,
-        validator: Validator,
-    ) -> Result<(), BuildError> {
+    pub(super) fn append_object(&mut self, object: ListedObject) -> Result<(), BuildError> {
+        let ListedObject { origin, path, size, modified, validator, unlisted } = object;
         let blocks = BlockNumber::try_from(block::blocks_in(size)).map_err(|_| BuildError::TooManyBlocks)?;
-        let end = self.blocks.checked_add(blocks).ok_or(BuildError::TooManyBlocks)?;
-        self.paths.push_str(path);
+        // All of them are numbered in one range.
+        let before = self.blocks + self.unlisted_blocks;
+        before.checked_add(blocks).ok_or(BuildError::TooManyBlocks)?;
+        self.paths.push_str(&path);
         let path_end = u32::try_from(self.paths.len()).map_err(|_| BuildError::TooManyBlocks)?;
-        self.rows.push(Row { path_end, origin, first_block: self.blocks, size, modified, validator });
-        self.blocks = end;
-        self.bytes += size;
+        let (listed_before, unlisted_before) = (self.blocks, self.unlisted_blocks);
+        self.rows.push(Row {
+            path_end,
+            origin,
+            unlisted,
+            listed_before,
+            unlisted_before,
+            size,
+            modified,
+            validator,
+        });
+        if unlisted {
+            self.unlisted_files += 1;
+            self.unlisted_blocks += blocks;
+        } else {
+            self.blocks += blocks;
+            self.bytes += size;
+        }
         Ok(())
     }
 }

@@ -9,19 +9,22 @@
 //! before it and the rest. Block numbers follow from the sizes and are not written.
 
 use super::path::{self, path_order};
-use super::{Manifest, ManifestHash, ManifestOrigin};
+use super::{ListedObject, Manifest, ManifestHash, ManifestOrigin};
 use crate::object::{AccessDomain, Validator};
 use crate::prefix::shared_prefix;
 use serde::{Deserialize, Serialize};
 
 /// The newest format that is known here.
-pub const FORMAT_VERSION: u8 = MANY_DOMAINS;
+pub const FORMAT_VERSION: u8 = SHOWN;
 
 /// All origins are of one access domain. Written whenever that is so, as it was when there
 /// was no other format: an older program reads it, and a dataset's versions keep their names.
 const ONE_DOMAIN: u8 = 1;
 /// Each origin has its own.
 const MANY_DOMAINS: u8 = 2;
+/// The same, and some files are unlisted: behind each file stands whether it is. Who does not know
+/// this format would keep such files, and number all blocks otherwise.
+const SHOWN: u8 = 3;
 
 /// Bytes of the longest encoding that programs take from one another: some 10 M files.
 pub const LONGEST_ENCODING: usize = 1 << 30;
@@ -46,7 +49,7 @@ struct OneDomain {
     origins: Vec<Place>,
 }
 
-/// The header of [`MANY_DOMAINS`].
+/// The header of [`MANY_DOMAINS`] and of [`SHOWN`].
 #[derive(Serialize, Deserialize)]
 struct ManyDomains {
     origins: Vec<(AccessDomain, Place)>,
@@ -94,7 +97,8 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64 + self.paths.len() / 2 + self.rows.len() * 32);
         bytes.extend_from_slice(MAGIC);
-        bytes = write_origins(bytes, &self.origins);
+        let shows = self.unlisted_count() > 0;
+        bytes = write_origins(bytes, &self.origins, shows);
         bytes = extend(bytes, &(self.rows.len() as u64));
         let mut previous = "";
         for file in self.files() {
@@ -108,6 +112,9 @@ impl Manifest {
                 validator: file.validator.clone(),
             };
             bytes = extend(bytes, &encoded);
+            if shows {
+                bytes = extend(bytes, &file.unlisted);
+            }
             previous = file.path;
         }
         bytes
@@ -140,6 +147,11 @@ impl Manifest {
             let (file, behind) = postcard::take_from_bytes::<EncodedFile<'_>>(rest)
                 .map_err(|_| at(number, "its fields cannot be read"))?;
             rest = behind;
+            let mut unlisted = false;
+            if version == SHOWN {
+                (unlisted, rest) = postcard::take_from_bytes(rest)
+                    .map_err(|_| at(number, "whether it is unlisted cannot be read"))?;
+            }
             let next = path
                 .get(..file.shared as usize)
                 .map(|shared| format!("{shared}{}", file.rest))
@@ -159,10 +171,15 @@ impl Manifest {
             if matches!(&file.validator, Validator::ETag(text) if Validator::etag(text) != file.validator) {
                 return Err(at(number, "its ETag is not in its shortest form"));
             }
+            path.clone_from(&next);
+            let EncodedFile { size, modified, origin, validator, .. } = file;
             manifest
-                .append(&next, file.origin, file.size, file.modified, file.validator)
+                .append_object(ListedObject { origin, path: next, size, modified, validator, unlisted })
                 .map_err(|_| at(number, "it has more blocks than can be numbered"))?;
-            path = next;
+        }
+        // One content, one encoding, one hash.
+        if version == SHOWN && manifest.unlisted_count() == 0 {
+            return Err(at(count, "no file is unlisted, and its format is for those that have some"));
         }
         if !rest.is_empty() {
             return Err(at(count, "more bytes follow the last file"));
@@ -179,20 +196,20 @@ fn one_domain(origins: &[ManifestOrigin]) -> Option<&AccessDomain> {
 }
 
 /// Writes the format's version and its header.
-fn write_origins(mut bytes: Vec<u8>, origins: &[ManifestOrigin]) -> Vec<u8> {
+fn write_origins(mut bytes: Vec<u8>, origins: &[ManifestOrigin], shows: bool) -> Vec<u8> {
     let place = |ManifestOrigin { uri, key_prefix, mount, .. }: &ManifestOrigin| Place {
         uri: uri.clone(),
         key_prefix: key_prefix.clone(),
         mount: mount.clone(),
     };
-    match one_domain(origins) {
+    match one_domain(origins).filter(|_| !shows) {
         Some(domain) => {
             bytes.push(ONE_DOMAIN);
             let origins = origins.iter().map(place).collect();
             extend(bytes, &OneDomain { domain: domain.clone(), origins })
         }
         None => {
-            bytes.push(MANY_DOMAINS);
+            bytes.push(if shows { SHOWN } else { MANY_DOMAINS });
             let origins = origins.iter().map(|origin| (origin.domain.clone(), place(origin))).collect();
             extend(bytes, &ManyDomains { origins })
         }
@@ -213,7 +230,7 @@ fn read_origins(version: u8, bytes: &[u8]) -> Result<(Vec<ManifestOrigin>, &[u8]
             let domain = header.domain;
             (header.origins.into_iter().map(|place| with((domain.clone(), place))).collect(), rest)
         }
-        MANY_DOMAINS => {
+        MANY_DOMAINS | SHOWN => {
             let (header, rest) = postcard::take_from_bytes::<ManyDomains>(bytes).map_err(unreadable)?;
             (header.origins.into_iter().map(with).collect(), rest)
         }

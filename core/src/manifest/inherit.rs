@@ -43,7 +43,10 @@ impl Unchanged {
                     news.next();
                 }
                 Ordering::Equal => {
-                    let same = was.size == is.size
+                    // Of what is unlisted nobody holds anything.
+                    let same = !was.unlisted
+                        && !is.unlisted
+                        && was.size == is.size
                         && was.validator == is.validator
                         && same_place(was, is)
                         && old.key(was) == new.key(is);

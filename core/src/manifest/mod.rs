@@ -1,8 +1,10 @@
 //! The manifest: the immutable listing of one version of a dataset.
 //!
 //! Files stand in path order, each with its size and validator; their blocks
-//! are numbered file by file. A manifest is named by the hash of its encoding,
-//! so whoever holds the name can check what it was given.
+//! are numbered file by file. Files that a dataset shows without keeping them on
+//! nodes are *unlisted*: their blocks are numbered behind those of all others, so
+//! that whoever counts what is kept need not know of them. A manifest is named by
+//! the hash of its encoding, so whoever holds the name can check what it was given.
 
 mod builder;
 mod encoding;
@@ -116,6 +118,8 @@ pub struct File<'a> {
     pub origin: u16,
     /// Number of its first block; an empty file has no block of that number.
     pub first_block: BlockNumber,
+    /// It is shown and read from its origin, and never kept on nodes.
+    pub unlisted: bool,
 }
 
 impl File<'_> {
@@ -130,7 +134,11 @@ impl File<'_> {
 struct Row {
     path_end: u32,
     origin: u16,
-    first_block: BlockNumber,
+    unlisted: bool,
+    /// Blocks of listed files before it, and of unlisted ones. Both rise from row to row: to
+    /// either numbering a file of the other kind is as an empty one.
+    listed_before: BlockNumber,
+    unlisted_before: BlockNumber,
     size: u64,
     modified: i64,
     validator: Validator,
@@ -145,6 +153,8 @@ pub struct Manifest {
     rows: Vec<Row>,
     blocks: BlockNumber,
     bytes: u64,
+    unlisted_files: usize,
+    unlisted_blocks: BlockNumber,
 }
 
 impl Manifest {
@@ -153,12 +163,22 @@ impl Manifest {
         &self.origins
     }
 
-    /// How many files it lists.
+    /// How many files it has, the unlisted ones included.
     pub fn file_count(&self) -> usize {
         self.rows.len()
     }
 
-    /// Bytes of all its files.
+    /// How many of its files are unlisted.
+    pub fn unlisted_count(&self) -> usize {
+        self.unlisted_files
+    }
+
+    /// How many of its files are listed: what is kept on nodes.
+    pub fn listed_count(&self) -> usize {
+        self.rows.len() - self.unlisted_files
+    }
+
+    /// Bytes of all its listed files.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -168,9 +188,29 @@ impl Manifest {
         self.rows.iter().map(|row| row.modified).max().unwrap_or(0)
     }
 
-    /// How many blocks its files have; their numbers are `0..blocks()`.
+    /// How many blocks its listed files have; their numbers are `0..blocks()`.
     pub fn blocks(&self) -> BlockNumber {
         self.blocks
+    }
+
+    /// The numbers of its unlisted files' blocks, of which no inventory speaks.
+    pub fn unlisted_blocks(&self) -> Range<BlockNumber> {
+        // Does not overflow: the builder has counted all of them.
+        self.blocks..self.blocks + self.unlisted_blocks
+    }
+
+    /// Those of them whose files a selection names. Looks at every path, as
+    /// [`Selected::find`] does.
+    pub fn unlisted_blocks_of(&self, selection: &Selection) -> RoaringBitmap {
+        let mut blocks = RoaringBitmap::new();
+        if selection.is_all() {
+            blocks.insert_range(self.unlisted_blocks());
+        } else if self.unlisted_blocks > 0 {
+            for file in self.select(selection).filter(|file| file.unlisted) {
+                blocks.insert_range(file.blocks());
+            }
+        }
+        blocks
     }
 
     /// The file at `index` in path order.
@@ -180,15 +220,23 @@ impl Manifest {
             0 => 0,
             _ => self.rows[index - 1].path_end,
         };
-        Some(File {
+        Some(self.file_of(index, &self.paths[start as usize..row.path_end as usize], row))
+    }
+
+    fn file_of<'a>(&'a self, index: usize, path: &'a str, row: &'a Row) -> File<'a> {
+        File {
             index,
-            path: &self.paths[start as usize..row.path_end as usize],
+            path,
             size: row.size,
             modified: row.modified,
             validator: &row.validator,
             origin: row.origin,
-            first_block: row.first_block,
-        })
+            first_block: match row.unlisted {
+                false => row.listed_before,
+                true => self.blocks + row.unlisted_before,
+            },
+            unlisted: row.unlisted,
+        }
     }
 
     /// All files in path order.
@@ -206,15 +254,7 @@ impl Manifest {
             let end = row.path_end as usize;
             let path = &self.paths[start..end];
             start = end;
-            File {
-                index: first + offset,
-                path,
-                size: row.size,
-                modified: row.modified,
-                validator: &row.validator,
-                origin: row.origin,
-                first_block: row.first_block,
-            }
+            self.file_of(first + offset, path, row)
         })
     }
 
@@ -224,14 +264,17 @@ impl Manifest {
         self.file(index).filter(|file| file.path == path)
     }
 
-    /// The file that block `number` belongs to.
+    /// The file that block `number` belongs to, listed or not.
     pub fn file_of_block(&self, number: BlockNumber) -> Option<File<'_>> {
-        if number >= self.blocks {
-            return None;
-        }
         // Empty files share their first number with their successor: the last
         // row that starts at or before the number is the one that has it.
-        let index = self.rows.partition_point(|row| row.first_block <= number);
+        let index = match number.checked_sub(self.blocks) {
+            None => self.rows.partition_point(|row| row.listed_before <= number),
+            Some(unlisted) if unlisted < self.unlisted_blocks => {
+                self.rows.partition_point(|row| row.unlisted_before <= unlisted)
+            }
+            Some(_) => return None,
+        };
         self.file(index.checked_sub(1)?)
     }
 
@@ -259,7 +302,8 @@ impl Manifest {
         self.files_in(start..end.max(start)).filter(move |file| selection.matches(file.path))
     }
 
-    /// Bytes of the given blocks; numbers that the manifest does not have count nothing.
+    /// Bytes of the given blocks; those of unlisted files, and numbers that the manifest does
+    /// not have, count nothing.
     pub fn bytes_of(&self, blocks: &RoaringBitmap) -> u64 {
         let mut bytes = 0;
         let mut row = 0;
@@ -272,11 +316,11 @@ impl Manifest {
             if !self.has_block(row, number) {
                 row += 1;
                 if !self.has_block(row, number) {
-                    row = self.rows.partition_point(|row| row.first_block <= number) - 1;
+                    row = self.rows.partition_point(|row| row.listed_before <= number) - 1;
                 }
             }
             let row = &self.rows[row];
-            let range = block::byte_range(row.size, u64::from(number - row.first_block));
+            let range = block::byte_range(row.size, u64::from(number - row.listed_before));
             bytes += range.end - range.start;
         }
         bytes
@@ -293,9 +337,10 @@ impl Manifest {
         })
     }
 
+    /// Whether a row is of a listed file that has this block.
     fn has_block(&self, row: usize, number: BlockNumber) -> bool {
-        self.rows.get(row).is_some_and(|row| {
-            number >= row.first_block && u64::from(number - row.first_block) < block::blocks_in(row.size)
+        self.rows.get(row).filter(|row| !row.unlisted).is_some_and(|row| {
+            number >= row.listed_before && u64::from(number - row.listed_before) < block::blocks_in(row.size)
         })
     }
 

@@ -2,6 +2,8 @@ use super::*;
 use crate::block::BLOCK_SIZE;
 use proptest::prelude::*;
 
+mod unlisted;
+
 fn builder() -> ManifestBuilder {
     let origin = ManifestOrigin {
         domain: AccessDomain::new("ns", Some("creds")),
@@ -19,6 +21,7 @@ fn object(path: &str, size: u64, tag: &str) -> ListedObject {
         size,
         modified: 1_700_000_000_000_000_000,
         validator: Validator::etag(tag),
+        unlisted: false,
     }
 }
 
@@ -55,7 +58,7 @@ fn ten_million_files() {
     let mut m =
         Manifest::empty(vec![ManifestOrigin::whole(AccessDomain::new("ns", Some("creds")), "file:///x")]);
     for n in 0..10_000_000u64 {
-        m.append(&format!("{n:08}"), 0, n % 3 * (BLOCK_SIZE / 2 + 1), 0, Validator::Modified(0)).unwrap();
+        m.append_object(object(&format!("{n:08}"), n % 3 * (BLOCK_SIZE / 2 + 1), "1")).unwrap();
     }
     assert_eq!(m.file_count(), 10_000_000);
     assert_eq!(m.find("09999999").unwrap().index, 9_999_999);

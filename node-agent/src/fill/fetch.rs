@@ -11,9 +11,9 @@ use crate::metrics::Metrics;
 use crate::origin::{OriginError, Retries, Urgency, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use hearth_core::block::{BlockNumber, byte_range};
 use hearth_core::manifest::File;
 use roaring::RoaringBitmap;
@@ -77,6 +77,8 @@ enum Keeping {
     /// Those for which there can be made room; somebody waits for them, and they are handed
     /// over anyway.
     IfWorth { over_quota: bool },
+    /// None: the file is unlisted.
+    Never,
 }
 
 /// How a block's write ended.
@@ -146,6 +148,9 @@ impl Fetcher {
     /// Sees to room for blocks of that many bytes.
     async fn keeping(&self, request: &Request, bytes: u64) -> Result<Keeping, NoRoom> {
         let hash = request.source.hash;
+        if request.run.unlisted {
+            return Ok(Keeping::Never);
+        }
         if !request.urgent {
             let numbers = request.run.numbers.clone();
             return tokio::select! {
@@ -250,6 +255,7 @@ impl Fetch<'_> {
                 let (manifest, over_quota) = (self.source.manifest.clone(), *over_quota);
                 Err(fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota }))
             }
+            Keeping::Never => Err(std::future::ready(Ok(None)).boxed()),
         };
         self.writes.push(Box::pin(async move {
             let kept = async {

@@ -35,6 +35,8 @@ enum Phase {
     Preparing,
     /// Its plan is good.
     Active,
+    /// All of it is handed out: to be prepared at that time. What is only read is read meanwhile.
+    Resting(Instant),
 }
 
 /// One want on its way.
@@ -48,6 +50,8 @@ pub(super) struct Job {
     /// What somebody waits for, until there is a plan.
     urged: RoaringBitmap,
     running: usize,
+    /// Of those, what nothing is kept of.
+    reading: usize,
     backoff: ExponentialBackoff,
     trouble: Option<(TroubleKind, String)>,
     /// Objects that are not as they were listed: how many, and one of them.
@@ -97,6 +101,7 @@ impl Job {
             plan: Plan::default(),
             urged: RoaringBitmap::new(),
             running: 0,
+            reading: 0,
             backoff: backoff(),
             trouble: None,
             changed: None,
@@ -116,7 +121,7 @@ impl Job {
         self.want = want;
         if !same_spec {
             self.stale = Some(now);
-            if matches!(self.phase, Phase::Waiting(_)) {
+            if matches!(self.phase, Phase::Waiting(_) | Phase::Resting(_)) {
                 self.phase = Phase::Waiting(now);
                 self.backoff = backoff();
             }
@@ -126,7 +131,10 @@ impl Job {
     /// When it wants to be prepared; `None` while it need not.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Waiting(at) if self.running == 0 => Some(at),
+            Phase::Waiting(at) if !self.fetches() => Some(at),
+            Phase::Resting(at) if !self.fetches() => {
+                Some(self.failing_until.map_or(at, |until| until.min(at)))
+            }
             // What takes room is counted again.
             Phase::Active => [self.stale, self.full_until, self.failing_until].into_iter().flatten().min(),
             _ => None,
@@ -150,7 +158,7 @@ impl Job {
                 self.full_until = None;
                 self.failing_until = None;
                 self.source = Some(prepared.source);
-                self.plan = Plan::new(prepared.missing);
+                self.plan = Plan::new(prepared.missing).showing(prepared.shown);
                 self.plan.urge(&std::mem::take(&mut self.urged));
                 // Told until it is known to be otherwise.
                 self.changed_before = true;
@@ -184,6 +192,7 @@ impl Job {
         }
         self.urged.remove_range(run.numbers.clone());
         self.running += 1;
+        self.reading += usize::from(run.unlisted);
         Some(Request { source, run, urgent, over_quota: taken.is_err() })
     }
 
@@ -192,9 +201,20 @@ impl Job {
         self.full_until.is_some()
     }
 
-    /// Whether readers are served: also while it is prepared anew.
+    /// Whether readers are served: also while it is prepared anew, and, of what is only read,
+    /// before.
     fn serves(&self) -> bool {
-        matches!(self.phase, Phase::Active | Phase::Preparing) && self.source.is_some()
+        !matches!(self.phase, Phase::Waiting(_)) && self.source.is_some()
+    }
+
+    /// Whether something is under way that it waits for.
+    fn fetches(&self) -> bool {
+        self.running > self.reading
+    }
+
+    /// Those of these blocks that it reads for whoever waits, and that are not kept.
+    pub(super) fn reads(&self, blocks: &RoaringBitmap) -> RoaringBitmap {
+        if self.serves() { self.plan.shown(blocks) } else { RoaringBitmap::new() }
     }
 
     /// Somebody waits for these blocks. What was all here is looked at again, and what
@@ -207,14 +227,22 @@ impl Job {
                 self.urged |= blocks;
                 self.plan.urge(blocks);
             }
-            Phase::Waiting(at) => {
-                self.urged |= blocks;
-                let pause = if self.done { Duration::ZERO } else { HURRIED };
-                self.done = false;
-                self.phase = Phase::Waiting(at.min(now + pause));
+            Phase::Waiting(at) => self.phase = Phase::Waiting(self.hurried(at, blocks, now)),
+            Phase::Resting(at) => {
+                self.plan.read(blocks);
+                if !blocks.is_subset(&self.plan.shown(blocks)) {
+                    self.phase = Phase::Resting(self.hurried(at, blocks, now));
+                }
             }
         }
         self.plan.changed(blocks)
+    }
+
+    /// When it is to be prepared for these blocks, instead of at that time.
+    fn hurried(&mut self, at: Instant, blocks: &RoaringBitmap, now: Instant) -> Instant {
+        self.urged |= blocks;
+        let pause = if std::mem::take(&mut self.done) { Duration::ZERO } else { HURRIED };
+        at.min(now + pause)
     }
 
     /// Whether as many of its requests are under way as its origins allow.
@@ -242,6 +270,8 @@ impl Job {
         now: Instant,
     ) {
         self.running -= 1;
+        self.reading -= usize::from(run.unlisted);
+        self.plan.ended(run);
         // What a reader waited for may have come in exchange for something else.
         if !done.is_empty() && (!urgent || !self.is_full()) {
             self.backoff = backoff();
@@ -291,7 +321,7 @@ impl Job {
 
     /// When nothing is left to hand out or to wait for: looks again later.
     fn settle(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Active) || self.plan.has_more() || self.running > 0 {
+        if !matches!(self.phase, Phase::Active) || self.plan.has_more() || self.fetches() {
             return;
         }
         if !self.plan.has_changed() {
@@ -309,7 +339,7 @@ impl Job {
             self.backoff = backoff();
             RECHECK
         };
-        self.phase = Phase::Waiting(now + after);
+        self.phase = Phase::Resting(now + after);
     }
 
     fn failed(&mut self, error: &FillError, now: Instant) {

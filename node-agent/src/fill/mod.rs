@@ -201,10 +201,12 @@ impl Fill {
     fn urge(&mut self) {
         let now = Instant::now();
         self.courtesy.asked(now);
-        for (hash, blocks) in self.demands.take() {
+        for (hash, mut blocks) in self.demands.take() {
             for (_, job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == hash) {
                 let refused = job.urge(&blocks, now);
                 self.demands.refuse(hash, &refused, now);
+                // What is not kept the others would fetch once more.
+                blocks -= job.reads(&blocks);
             }
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Run {
     pub(super) numbers: Range<BlockNumber>,
     /// Number of the file's first block.
     pub(super) first_block: BlockNumber,
+    /// The file is unlisted: what comes of it is not kept.
+    pub(super) unlisted: bool,
 }
 
 impl Run {
@@ -32,17 +34,20 @@ impl Run {
     }
 }
 
-/// Blocks that are being fetched, by object, for whichever want.
+/// Blocks that are being fetched, by object, for whichever want. Without those that are not
+/// kept: nobody else gets anything by them.
 #[derive(Debug, Default)]
 pub(super) struct InFlight(HashMap<ObjectId, RoaringBitmap>);
 
 impl InFlight {
     pub(super) fn begin(&mut self, run: &Run) {
-        self.0.entry(run.object).or_default().insert_range(run.indices());
+        if !run.unlisted {
+            self.0.entry(run.object).or_default().insert_range(run.indices());
+        }
     }
 
     pub(super) fn end(&mut self, run: &Run) {
-        if let Some(blocks) = self.0.get_mut(&run.object) {
+        if let Some(blocks) = self.0.get_mut(&run.object).filter(|_| !run.unlisted) {
             blocks.remove_range(run.indices());
             if blocks.is_empty() {
                 self.0.remove(&run.object);
@@ -72,11 +77,20 @@ pub(super) struct Plan {
     put_off: RoaringBitmap,
     /// Asked for there in vain: until the plan is made anew.
     failed: RoaringBitmap,
+    /// Blocks of unlisted files: never missing, and fetched anew whenever somebody waits for them.
+    shown: RoaringBitmap,
+    /// Of those, what is under way.
+    reading: RoaringBitmap,
 }
 
 impl Plan {
     pub(super) fn new(missing: RoaringBitmap) -> Self {
         Self { missing, ..Self::default() }
+    }
+
+    /// With blocks that are fetched only for those who wait for them.
+    pub(super) fn showing(self, shown: RoaringBitmap) -> Self {
+        Self { shown, ..self }
     }
 
     /// Whether there may be something to hand out.
@@ -93,6 +107,17 @@ impl Plan {
         self.failed -= &again;
         self.missing |= again;
         self.urgent |= blocks & &self.missing;
+        self.read(blocks);
+    }
+
+    /// The same for blocks of unlisted files alone.
+    pub(super) fn read(&mut self, blocks: &RoaringBitmap) {
+        self.urgent |= self.shown(blocks) - &self.reading - &self.changed;
+    }
+
+    /// Those of these blocks that are of unlisted files.
+    pub(super) fn shown(&self, blocks: &RoaringBitmap) -> RoaringBitmap {
+        blocks & &self.shown
     }
 
     pub(super) fn has_urgent(&self) -> bool {
@@ -101,10 +126,8 @@ impl Plan {
 
     /// Blocks not fetched yet, those that are under way left out.
     pub(super) fn missing(&self) -> u64 {
-        [&self.missing, &self.elsewhere, &self.changed, &self.put_off, &self.failed]
-            .iter()
-            .map(|blocks| blocks.len())
-            .sum()
+        let others = [&self.missing, &self.elsewhere, &self.put_off, &self.failed];
+        others.iter().map(|blocks| blocks.len()).sum::<u64>() + self.changed.difference_len(&self.shown)
     }
 
     pub(super) fn waits_for_others(&self) -> bool {
@@ -114,7 +137,7 @@ impl Plan {
     /// Takes blocks back that this origin has not given: what nobody waits for there is put off.
     pub(super) fn fails(&mut self, origin: u16, numbers: impl IntoIterator<Item = Range<BlockNumber>>) {
         self.failing.insert(origin);
-        for range in numbers {
+        for range in numbers.into_iter().filter(|range| !self.shown.contains(range.start)) {
             self.failed.insert_range(range);
         }
     }
@@ -181,7 +204,12 @@ impl Plan {
                 object: manifest.object_id(&file),
                 numbers: start..end,
                 first_block: file.first_block,
+                unlisted: file.unlisted,
             };
+            if run.unlisted {
+                self.reading.insert_range(start..end);
+                return Some((run, is_urgent));
+            }
             if in_flight.has_any(&run) {
                 self.elsewhere.insert_range(start..end);
                 continue;
@@ -190,9 +218,19 @@ impl Plan {
         }
     }
 
-    /// Takes blocks back that were handed out and not fetched.
+    /// A request has ended.
+    pub(super) fn ended(&mut self, run: &Run) {
+        if run.unlisted {
+            self.reading.remove_range(run.numbers.clone());
+        }
+    }
+
+    /// Takes blocks back that were handed out and not fetched. Whoever waits for those of an
+    /// unlisted file asks again.
     pub(super) fn put_back(&mut self, numbers: Range<BlockNumber>) {
-        self.missing.insert_range(numbers);
+        if !self.shown.contains(numbers.start) {
+            self.missing.insert_range(numbers);
+        }
     }
 
     /// Takes back blocks of an object that is not what the manifest says, with
@@ -202,7 +240,9 @@ impl Plan {
         if let Some(file) = manifest.file(run.file) {
             let mut rest = RoaringBitmap::new();
             rest.insert_range(file.blocks());
-            rest &= &self.missing;
+            if !file.unlisted {
+                rest &= &self.missing;
+            }
             self.missing -= &rest;
             self.urgent -= &rest;
             self.changed |= rest;
@@ -238,6 +278,7 @@ mod tests {
                 size: *size,
                 modified: 0,
                 validator: Validator::Modified(1),
+                unlisted: false,
             });
         }
         builder.finish().unwrap().0
@@ -276,6 +317,7 @@ mod tests {
                 size: 1,
                 modified: 0,
                 validator: Validator::Modified(1),
+                unlisted: false,
             });
         }
         let manifest = builder.finish().unwrap().0;

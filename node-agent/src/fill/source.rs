@@ -95,6 +95,8 @@ pub(super) struct Prepared {
     pub(super) source: Arc<Source>,
     /// Blocks to fetch.
     pub(super) missing: RoaringBitmap,
+    /// Blocks of unlisted files, which are only read.
+    pub(super) shown: RoaringBitmap,
     /// What the dataset takes and may take; `None` without a quota.
     pub(super) counted: Option<Counted>,
 }
@@ -123,11 +125,12 @@ impl Sources {
         let name = format!("{}/{}", want.namespace, want.dataset);
         blocking(move || {
             let missing = store.missing(&source.hash, &source.selection)?;
+            let shown = source.manifest.unlisted_blocks_of(&source.selection);
             let held = match source.quota {
                 Some(quota) => Some(Counted { quota, held: held_of(&store, &source, &name)? }),
                 None => None,
             };
-            Ok(Prepared { source, missing, counted: held })
+            Ok(Prepared { source, missing, shown, counted: held })
         })
         .await
         .map_err(FillError::from)
@@ -184,7 +187,7 @@ fn held_of(store: &Store, current: &Source, dataset: &str) -> Result<u64, StoreE
             blocks.insert_range(file.blocks());
             blocks &= &held;
             let shared = |file: &File<'_>| {
-                let found = current.manifest.find(file.path);
+                let found = current.manifest.find(file.path).filter(|found| !found.unlisted);
                 found.is_some_and(|found| current.manifest.object_id(&found) == other.object_id(file))
             };
             if !blocks.is_empty() && !shared(&file) {

@@ -103,7 +103,7 @@ impl Reader {
         let number = |at: u64| file.first_block + at as BlockNumber;
         let (first, last) = (number(blocks.start), number(blocks.end - 1));
         let mut ahead = self.ahead.lock().reads(file.first_block, first, last);
-        if self.parts.demands.is_scarce(&self.hash) {
+        if file.unlisted || self.parts.demands.is_scarce(&self.hash) {
             ahead = ahead.min(AHEAD_IF_SCARCE);
         }
         self.demand(first..last.saturating_add(ahead + 1).min(file.blocks().end));
@@ -173,8 +173,9 @@ impl Reader {
 
     /// A file is opened, however it is read then.
     pub(super) fn opened(&self, index: u32) {
-        if let Some(file) = self.manifest.file(index as usize) {
-            self.habit.opened(self.manifest.file_count() as u64, &self.manifest.object_id(&file));
+        // Of what is never kept nothing is learned of what to keep.
+        if let Some(file) = self.manifest.file(index as usize).filter(|file| !file.unlisted) {
+            self.habit.opened(self.manifest.listed_count() as u64, &self.manifest.object_id(&file));
         }
     }
 

@@ -237,6 +237,7 @@ mod tests {
                 size: path.len() as u64,
                 modified: 7,
                 validator: Validator::Modified(1),
+                unlisted: false,
             });
         }
         Arc::new(builder.finish().unwrap().0)

@@ -3,7 +3,7 @@
 use super::file_list;
 use crate::origin::{Address, Origin, OriginError, Origins, Sink};
 use futures::future::try_join_all;
-use hearth_api::Dataset;
+use hearth_api::{Dataset, Unlisted};
 use hearth_core::file_list::{FileList, Missing};
 use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestOrigin, SkipReason, Skipped};
 use hearth_core::object::Validator;
@@ -34,16 +34,35 @@ pub(super) struct Open {
     pub(super) named: ManifestOrigin,
 }
 
+/// Where a path stands in the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Among what is kept on nodes.
+    Listed,
+    /// Among what is only shown.
+    Shown,
+}
+
 /// What is taken of all origins so far.
 struct Taken {
     builder: ManifestBuilder,
     /// The dataset's list of files, if it has one.
     only: Option<FileList>,
+    /// What becomes of the others.
+    others: Unlisted,
 }
 
 impl Taken {
-    fn wants(&mut self, path: &str) -> bool {
-        self.only.as_mut().is_none_or(|only| only.takes(path))
+    /// Whether the dataset has this path, and if so whether it is listed; `filter` is
+    /// `spec.files`' globs.
+    fn place(&mut self, path: &str, filter: &FileFilter) -> Option<Place> {
+        // What is listed and excluded is not missing.
+        let is_wanted = self.only.as_mut().is_none_or(|only| only.takes(path));
+        match (is_wanted && filter.takes(path), self.others) {
+            (true, _) => Some(Place::Listed),
+            (false, Unlisted::Show) => Some(Place::Shown),
+            (false, Unlisted::Hide) => None,
+        }
     }
 }
 
@@ -73,14 +92,15 @@ pub(crate) async fn list(
     let opened = try_join_all(open).await?;
     let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
     let builder = ManifestBuilder::new(opened.iter().map(|origin| origin.named.clone()).collect());
-    let taken = Mutex::new(Taken { builder, only });
+    let others = dataset.spec.files.as_ref().map(|files| files.unlisted).unwrap_or_default();
+    let taken = Mutex::new(Taken { builder, only, others });
     // All at once: they are other stores, or other parts of one.
     let lists = (0_u16..).zip(&opened).map(|(index, Open { origin, named })| {
         let mut taker = Taker { index, mount: &named.mount, filter: &filter, taken: &taken, seen: 0 };
         async move { origin.list(&mut taker).await }
     });
     try_join_all(lists).await?;
-    let Taken { builder, only } = taken.into_inner();
+    let Taken { builder, only, .. } = taken.into_inner();
     // Sorting millions of paths takes seconds.
     let finish = move || (builder.finish(), only.as_ref().map(FileList::missing).unwrap_or_default());
     let (built, missing) = tokio::task::spawn_blocking(finish)
@@ -116,24 +136,21 @@ impl Sink for Taker<'_> {
             )));
         }
         let mut taken = self.taken.lock();
-        // What is listed and excluded is not missing.
-        let is_wanted = taken.wants(&path);
-        if !is_wanted || !self.filter.takes(&path) {
-            return Ok(());
-        }
+        let Some(place) = taken.place(&path, self.filter) else { return Ok(()) };
         if taken.builder.len() >= MOST_OBJECTS {
             return Err(OriginError::Refused(format!(
-                "the listing has more than {MOST_OBJECTS} objects: split the dataset, or narrow spec.files.include"
+                "the listing has more than {MOST_OBJECTS} objects: split the dataset, or narrow spec.files.include with spec.files.unlisted: Hide"
             )));
         }
-        taken.builder.push(ListedObject { origin: self.index, path, size, modified, validator });
+        let unlisted = place == Place::Shown;
+        taken.builder.push(ListedObject { origin: self.index, path, size, modified, validator, unlisted });
         Ok(())
     }
 
     fn skip(&mut self, key: &str, reason: SkipReason) {
         let path = format!("{}{key}", self.mount);
         let mut taken = self.taken.lock();
-        if self.filter.takes(&path) && taken.wants(&path) {
+        if taken.place(&path, self.filter).is_some() {
             taken.builder.skip(&path, reason);
         }
     }

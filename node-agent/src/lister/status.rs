@@ -40,7 +40,9 @@ pub(super) fn after(
     match outcome {
         Ok((hash, listing)) => {
             let version = version(*hash, listing, before.version.as_ref(), now);
-            let what = format!("{} files of {} in {} blocks", version.files, version.size, version.blocks);
+            let VersionStatus { files, size, blocks, unlisted, .. } = &version;
+            let shown = unlisted.map_or_else(String::new, |shown| format!(", {shown} more are only shown"));
+            let what = format!("{files} files of {size} in {blocks} blocks{shown}");
             match (version.files, listing.missing.count, listing.skipped.count) {
                 (0, ..) => listed(
                     ConditionStatus::True,
@@ -112,7 +114,8 @@ fn version(
     }
     VersionStatus {
         manifest,
-        files: signed(listing.manifest.file_count() as u64),
+        files: signed(listing.manifest.listed_count() as u64),
+        unlisted: Some(listing.manifest.unlisted_count() as u64).filter(|count| *count > 0).map(signed),
         bytes: signed(listing.manifest.bytes()),
         size: explain::bytes(listing.manifest.bytes()),
         blocks: i64::from(listing.manifest.blocks()),
@@ -155,6 +158,7 @@ mod tests {
                 size: 5,
                 modified: 0,
                 validator: Validator::Modified(1),
+                unlisted: false,
             });
         }
         let (manifest, skipped) = builder.finish().unwrap();

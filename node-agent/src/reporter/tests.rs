@@ -162,6 +162,7 @@ fn manifest(path: &str) -> Manifest {
         size: 3,
         modified: 0,
         validator: Validator::etag("\"x\""),
+        unlisted: false,
     });
     builder.finish().unwrap().0
 }

@@ -63,7 +63,7 @@ impl Engine {
 /// The blocks of a manifest whose objects have them, from the object rows.
 fn held_of(shared: &Shared, manifest: &Manifest) -> Result<RoaringBitmap, StoreError> {
     let mut held = RoaringBitmap::new();
-    let mut files = manifest.files().filter(|file| file.size > 0).peekable();
+    let mut files = manifest.files().filter(|file| file.size > 0 && !file.unlisted).peekable();
     while files.peek().is_some() {
         if shared.is_closing() {
             return Err(StoreError::Closed);

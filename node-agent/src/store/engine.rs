@@ -305,6 +305,9 @@ impl Engine {
         let files = manifest.file_count();
         let file =
             manifest.file(file).ok_or_else(|| none(format!("file {file} of {files} was asked for")))?;
+        if file.unlisted {
+            return Err(none(format!("the file {} is unlisted, and never kept", file.index)));
+        }
         let blocks = block::blocks_in(file.size);
         if block >= blocks {
             return Err(none(format!("block {block} of {blocks} was asked for")));

@@ -36,7 +36,8 @@ impl Object {
         }
     }
 
-    /// First block numbers of all the manifest's files that are this object.
+    /// First block numbers of all the manifest's files that are this object; not of those that
+    /// are unlisted, since by them nothing is kept.
     ///
     /// By its path in the manifest rather than by a table of all objects, which
     /// would cost more memory than the manifests themselves.
@@ -53,6 +54,7 @@ impl Object {
             };
             if let Some(file) = found
                 && usize::from(file.origin) == index
+                && !file.unlisted
                 && manifest.object_id(&file) == self.id
             {
                 places.push(file.first_block);

@@ -37,7 +37,8 @@ pub(super) fn free(
     match shared.manifests.load(hash) {
         Ok(Some(manifest)) => {
             let is_held = |file: &File<'_>| {
-                held.is_none_or(|held| held.range_cardinality(file.blocks()) > 0) && file.size > 0
+                let holds_some = held.is_none_or(|held| held.range_cardinality(file.blocks()) > 0);
+                holds_some && file.size > 0 && !file.unlisted
             };
             let mut files = manifest.files().filter(is_held).peekable();
             while files.peek().is_some() {

@@ -46,7 +46,8 @@ fn collect_objects(shared: &Shared, queue: &Queue) -> Result<(), StoreError> {
     let mut listed: Vec<u64> = Vec::new();
     for hash in &seen {
         let Some(manifest) = shared.manifests.load(hash)? else { return Ok(()) };
-        listed.extend(manifest.files().map(|file| first_half(&manifest.object_id(&file))));
+        let files = manifest.files().filter(|file| !file.unlisted);
+        listed.extend(files.map(|file| first_half(&manifest.object_id(&file))));
     }
     listed.sort_unstable();
     let mut after = None;

@@ -57,11 +57,11 @@ pub enum Published {
 /// How a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeState {
-    /// Bytes of its files.
+    /// Bytes of its files, the unlisted ones left out.
     pub bytes: u64,
     /// Of those, bytes that are on this node.
     pub held: u64,
-    /// Its files.
+    /// How many files these are.
     pub files: u64,
     /// What is wrong with it; `None` when nothing is.
     pub problem: Option<String>,
@@ -269,9 +269,11 @@ impl Views {
         loop {
             let grown = self.0.grown.notified();
             let missing = |held: &RoaringBitmap| part.selected.missing(manifest, held);
+            // Unlisted files are nowhere to be linked to.
+            let is_kept = part.selected.unlisted == 0;
             let has_all =
                 |tier: &&Tier| tier.held(&want.manifest).is_some_and(|held| missing(&held).is_empty());
-            if let Some(tier) = self.0.store.tiers().iter().find(has_all) {
+            if let Some(tier) = self.0.store.tiers().iter().filter(|_| is_kept).find(has_all) {
                 return Ok(View::Native(tier.id()));
             }
             let missing = missing(&self.0.store.held(&want.manifest).unwrap_or_default());

@@ -83,7 +83,8 @@ impl Tree {
         }
         let mut parent = PathBuf::new();
         for index in &wanted.clone() {
-            let Some(file) = manifest.file(index as usize) else { continue };
+            let file = manifest.file(index as usize).filter(|file| !file.unlisted);
+            let Some(file) = file else { continue };
             let path = self.root.join(file.path);
             let whole = match file.size {
                 0 => Some(None),

@@ -131,7 +131,8 @@ impl Sink for Taker {
         modified: i64,
         validator: Validator,
     ) -> Result<(), OriginError> {
-        self.0.push(ListedObject { origin: 0, path: path.to_owned(), size, modified, validator });
+        let path = path.to_owned();
+        self.0.push(ListedObject { origin: 0, path, size, modified, validator, unlisted: false });
         Ok(())
     }
 

@@ -101,6 +101,7 @@ fn manifest(dataset: usize) -> anyhow::Result<Vec<u8>> {
             size: FILE_SIZE,
             modified: 0,
             validator: Validator::HexETag((file as u128).to_le_bytes()),
+            unlisted: false,
         });
     }
     Ok(builder.finish()?.0.encode())

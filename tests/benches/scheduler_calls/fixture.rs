@@ -55,6 +55,7 @@ fn manifest(number: usize) -> Manifest {
             size: FILE_SIZE,
             modified: 0,
             validator: Validator::HexETag((file as u128).to_le_bytes()),
+            unlisted: false,
         });
     }
     builder.finish().expect("a listing of this size has few blocks").0

@@ -85,3 +85,32 @@ fn all_equally_warm_is_silence() {
     let now = Now { monotonic: Millis(0), unix_seconds: 0 };
     assert_eq!(decide::prioritize(&index, now, &call, call.pod.demand(DatasetName::clone)).reply, b"[]");
 }
+
+#[test]
+fn what_is_only_shown_counts_nothing_and_is_as_warm_everywhere() {
+    let (mut index, ..) = cluster(&["a"]);
+    let mut builder =
+        ManifestBuilder::new(vec![ManifestOrigin::whole(AccessDomain::new("ns", None), "s3://b")]);
+    for (path, unlisted) in [("a/0", true), ("train/0", false), ("val/0", true)] {
+        builder.push(ListedObject {
+            origin: 0,
+            path: path.to_owned(),
+            size: 5,
+            modified: 0,
+            validator: Validator::etag("1"),
+            unlisted,
+        });
+    }
+    let manifest = Arc::new(builder.finish().unwrap().0);
+    let hash = ManifestHash::of(&manifest.encode());
+    index.set_dataset(&name(), dataset(hash));
+    index.add_manifest(hash, manifest);
+    index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
+    let all = index.weigh(Millis(0), &demand(&[]));
+    assert_eq!((all.requested, all.of("a").held), (5, 5));
+    let warmth = index.dataset_warmth(Millis(0), &name()).unwrap();
+    assert_eq!((warmth.bytes, warmth.whole), (5, 1));
+    let shown = index.weigh(Millis(0), &demand(&["val"]));
+    assert_eq!((shown.requested, shown.problems), (0, vec![]));
+    assert_eq!(index.weigh(Millis(0), &demand(&["none"])).problems.len(), 1);
+}

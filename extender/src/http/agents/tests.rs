@@ -104,6 +104,7 @@ fn manifest() -> (Manifest, ManifestHash) {
         size: 10,
         modified: 0,
         validator: Validator::HexETag([1; 16]),
+        unlisted: false,
     });
     let manifest = builder.finish().unwrap().0;
     let hash = ManifestHash::of(&manifest.encode());

@@ -53,6 +53,7 @@ impl Version {
                 size: *size,
                 modified: 0,
                 validator: Validator::etag(tag),
+                unlisted: false,
             });
         }
         let (manifest, _) = builder.finish().unwrap();
