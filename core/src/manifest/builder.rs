@@ -1,7 +1,7 @@
 //! Makes a manifest from a listing, in whatever order the listing came.
 
 use super::path::{self, path_order, shown};
-use super::{Manifest, ManifestOrigin, Row};
+use super::{File, Manifest, ManifestOrigin, Row};
 use crate::block::{self, BlockNumber};
 use crate::object::Validator;
 use std::fmt;
@@ -104,15 +104,18 @@ pub enum BuildError {
 /// Collects listed objects and makes the manifest.
 #[derive(Debug)]
 pub struct ManifestBuilder {
-    origins: Vec<ManifestOrigin>,
-    objects: Vec<ListedObject>,
+    /// In the order in which they came. Stores mostly list in path order: then this is the
+    /// manifest, and a listing of millions is in memory once.
+    listed: Manifest,
+    /// There was more than a manifest can number.
+    overflowed: bool,
     skipped: Skipped,
 }
 
 impl ManifestBuilder {
     /// An empty listing of these origins.
     pub fn new(origins: Vec<ManifestOrigin>) -> Self {
-        Self { origins, objects: Vec::new(), skipped: Skipped::default() }
+        Self { listed: Manifest::empty(origins), overflowed: false, skipped: Skipped::default() }
     }
 
     /// Adds an object, or counts it as skipped.
@@ -123,7 +126,7 @@ impl ManifestBuilder {
             return;
         }
         match path::check(&object.path) {
-            Ok(()) => self.objects.push(object),
+            Ok(()) => self.overflowed |= self.listed.append_object(object).is_err(),
             Err(reason) => self.skipped.add(&object.path, reason),
         }
     }
@@ -135,54 +138,64 @@ impl ManifestBuilder {
 
     /// How many objects were taken so far.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.listed.file_count()
     }
 
     /// Whether no object was taken so far.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.listed.file_count() == 0
     }
 
     /// Sorts, numbers and checks what was pushed.
-    pub fn finish(mut self) -> Result<(Manifest, Skipped), BuildError> {
-        self.objects.sort_by(|a, b| path_order(&a.path, &b.path).then(a.origin.cmp(&b.origin)));
-        let mut manifest = Manifest::empty(self.origins);
-        manifest.rows.reserve_exact(self.objects.len());
-        // The one before is taken when the next one is known. A list of those that are kept
-        // would be as large as the listing.
-        let mut before: Option<ListedObject> = None;
-        for object in self.objects {
+    pub fn finish(self) -> Result<(Manifest, Skipped), BuildError> {
+        let Self { mut listed, overflowed, mut skipped } = self;
+        if overflowed {
+            return Err(BuildError::TooManyBlocks);
+        }
+        if listed.is_in_order() {
+            listed.paths.shrink_to_fit();
+            listed.rows.shrink_to_fit();
+            return Ok((listed, skipped));
+        }
+        let mut order: Vec<File<'_>> = listed.files().collect();
+        order.sort_by(|a, b| path_order(a.path, b.path).then(a.origin.cmp(&b.origin)));
+        let mut manifest = Manifest::empty(listed.origins.clone());
+        manifest.rows.reserve_exact(order.len());
+        manifest.paths.reserve_exact(listed.paths.len());
+        // The one before is taken when the next one is known.
+        let mut before: Option<File<'_>> = None;
+        for file in order {
             if let Some(last) = before.take() {
-                let is_directory = path::is_below(&object.path, &last.path);
+                let is_directory = path::is_below(file.path, last.path);
                 // What is only shown is never in the way of what is listed.
-                if is_directory && object.unlisted != last.unlisted {
-                    let in_the_way = if object.unlisted { &object } else { &last };
-                    self.skipped.add(&in_the_way.path, SkipReason::IsDirectory);
-                    before = Some(if object.unlisted { last } else { object });
+                if is_directory && file.unlisted != last.unlisted {
+                    let in_the_way = if file.unlisted { &file } else { &last };
+                    skipped.add(in_the_way.path, SkipReason::IsDirectory);
+                    before = Some(if file.unlisted { last } else { file });
                     continue;
                 }
-                if (last.path == object.path || is_directory) && last.origin != object.origin {
-                    return Err(manifest.claimed(&last, &object));
+                if (last.path == file.path || is_directory) && last.origin != file.origin {
+                    return Err(manifest.claimed(&last, &file));
                 }
-                if last.path == object.path {
-                    self.skipped.add(&object.path, SkipReason::Duplicate);
+                if last.path == file.path {
+                    skipped.add(file.path, SkipReason::Duplicate);
                     before = Some(last);
                     continue;
                 }
                 // Path order puts a directory's files right behind a file of its
                 // name. Dropping that one file loses least.
                 if is_directory {
-                    self.skipped.add(&last.path, SkipReason::IsDirectory);
+                    skipped.add(last.path, SkipReason::IsDirectory);
                 } else {
-                    manifest.append_object(last)?;
+                    manifest.append(&last)?;
                 }
             }
-            before = Some(object);
+            before = Some(file);
         }
         if let Some(last) = before {
-            manifest.append_object(last)?;
+            manifest.append(&last)?;
         }
-        Ok((manifest, self.skipped))
+        Ok((manifest, skipped))
     }
 }
 
@@ -199,38 +212,52 @@ impl Manifest {
         }
     }
 
-    fn claimed(&self, first: &ListedObject, second: &ListedObject) -> BuildError {
-        let uri = |object: &ListedObject| self.origins[usize::from(object.origin)].uri.clone();
-        let path = shown(&first.path).collect();
-        BuildError::Claimed { path, first: uri(first), second: uri(second) }
+    /// Whether nothing has to be sorted or left out.
+    fn is_in_order(&self) -> bool {
+        let follows = |(one, next): (File<'_>, File<'_>)| {
+            path_order(one.path, next.path).is_lt() && !path::is_below(next.path, one.path)
+        };
+        self.files().zip(self.files().skip(1)).all(follows)
     }
 
-    /// Appends a file behind all others; the caller has checked order and path.
+    fn claimed(&self, first: &File<'_>, second: &File<'_>) -> BuildError {
+        let uri = |file: &File<'_>| self.origins[usize::from(file.origin)].uri.clone();
+        BuildError::Claimed { path: shown(first.path).collect(), first: uri(first), second: uri(second) }
+    }
+
     pub(super) fn append_object(&mut self, object: ListedObject) -> Result<(), BuildError> {
         let ListedObject { origin, path, size, modified, validator, unlisted } = object;
-        let blocks = BlockNumber::try_from(block::blocks_in(size)).map_err(|_| BuildError::TooManyBlocks)?;
+        let (index, first_block) = (self.rows.len(), 0);
+        let validator = &validator;
+        self.append(&File { index, path: &path, size, modified, validator, origin, first_block, unlisted })
+    }
+
+    /// Appends a file behind all others, and numbers its blocks; the caller has checked order and path.
+    pub(super) fn append(&mut self, file: &File<'_>) -> Result<(), BuildError> {
+        let blocks =
+            BlockNumber::try_from(block::blocks_in(file.size)).map_err(|_| BuildError::TooManyBlocks)?;
         // All of them are numbered in one range.
         let before = self.blocks + self.unlisted_blocks;
         before.checked_add(blocks).ok_or(BuildError::TooManyBlocks)?;
-        self.paths.push_str(&path);
-        let path_end = u32::try_from(self.paths.len()).map_err(|_| BuildError::TooManyBlocks)?;
-        let (listed_before, unlisted_before) = (self.blocks, self.unlisted_blocks);
+        let end = self.paths.len() + file.path.len();
+        let path_end = u32::try_from(end).map_err(|_| BuildError::TooManyBlocks)?;
+        self.paths.push_str(file.path);
         self.rows.push(Row {
             path_end,
-            origin,
-            unlisted,
-            listed_before,
-            unlisted_before,
-            size,
-            modified,
-            validator,
+            origin: file.origin,
+            unlisted: file.unlisted,
+            listed_before: self.blocks,
+            unlisted_before: self.unlisted_blocks,
+            size: file.size,
+            modified: file.modified,
+            validator: file.validator.clone(),
         });
-        if unlisted {
+        if file.unlisted {
             self.unlisted_files += 1;
             self.unlisted_blocks += blocks;
         } else {
             self.blocks += blocks;
-            self.bytes += size;
+            self.bytes += file.size;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! before it and the rest. Block numbers follow from the sizes and are not written.
 
 use super::path::{self, path_order};
-use super::{ListedObject, Manifest, ManifestHash, ManifestOrigin};
+use super::{File, Manifest, ManifestHash, ManifestOrigin};
 use crate::object::{AccessDomain, Validator};
 use crate::prefix::shared_prefix;
 use serde::{Deserialize, Serialize};
@@ -171,10 +171,21 @@ impl Manifest {
             if matches!(&file.validator, Validator::ETag(text) if Validator::etag(text) != file.validator) {
                 return Err(at(number, "its ETag is not in its shortest form"));
             }
-            path.clone_from(&next);
-            let EncodedFile { size, modified, origin, validator, .. } = file;
+            path = next;
+            let EncodedFile { size, modified, origin, validator, .. } = &file;
+            let (index, first_block) = (manifest.file_count(), 0);
+            let (size, modified, origin) = (*size, *modified, *origin);
             manifest
-                .append_object(ListedObject { origin, path: next, size, modified, validator, unlisted })
+                .append(&File {
+                    index,
+                    path: &path,
+                    size,
+                    modified,
+                    validator,
+                    origin,
+                    first_block,
+                    unlisted,
+                })
                 .map_err(|_| at(number, "it has more blocks than can be numbered"))?;
         }
         // One content, one encoding, one hash.

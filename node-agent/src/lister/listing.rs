@@ -4,8 +4,11 @@ use super::file_list;
 use crate::origin::{Address, Origin, OriginError, Origins, Sink};
 use futures::future::try_join_all;
 use hearth_api::{Dataset, Unlisted};
+use hearth_core::block::BlockNumber;
 use hearth_core::file_list::{FileList, Missing};
-use hearth_core::manifest::{ListedObject, Manifest, ManifestBuilder, ManifestOrigin, SkipReason, Skipped};
+use hearth_core::manifest::{
+    ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin, SkipReason, Skipped,
+};
 use hearth_core::object::Validator;
 use hearth_core::selection::FileFilter;
 use parking_lot::Mutex;
@@ -26,6 +29,34 @@ pub(crate) struct Listing {
     pub(crate) skipped: Skipped,
     /// What the dataset's list of files names and no origin has.
     pub(crate) missing: Missing,
+}
+
+/// What a listing comes to, without the manifest itself: that is the larger part of a listing's
+/// memory, and nobody needs it once it is encoded.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) hash: ManifestHash,
+    pub(super) files: u64,
+    pub(super) unlisted: u64,
+    pub(super) bytes: u64,
+    pub(super) blocks: BlockNumber,
+    pub(super) skipped: Skipped,
+    pub(super) missing: Missing,
+}
+
+impl Listed {
+    pub(super) fn of(hash: ManifestHash, listing: Listing) -> Self {
+        let Listing { manifest, skipped, missing } = listing;
+        Self {
+            hash,
+            files: manifest.listed_count() as u64,
+            unlisted: manifest.unlisted_count() as u64,
+            bytes: manifest.bytes(),
+            blocks: manifest.blocks(),
+            skipped,
+            missing,
+        }
+    }
 }
 
 /// An origin that is open, and how the manifest names it.

@@ -27,7 +27,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
-use listing::Listing;
+use listing::Listed;
 use status::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +123,10 @@ impl Lister {
         };
         timer.observe_duration();
         let (outcome, encoding) = match outcome {
-            Ok((hash, listing, encoding)) => (Ok((hash, listing)), Some((hash, encoding))),
+            Ok((listed, encoding)) => {
+                let hash = listed.hash;
+                (Ok(listed), Some((hash, encoding)))
+            }
             Err(failure) => (Err(failure), None),
         };
         let label = if outcome.is_ok() { "ok" } else { "failed" };
@@ -179,7 +182,7 @@ impl Lister {
         }
     }
 
-    async fn list(&self, name: &str, dataset: &Dataset) -> Result<(ManifestHash, Listing, Bytes), Failure> {
+    async fn list(&self, name: &str, dataset: &Dataset) -> Result<(Listed, Bytes), Failure> {
         let listing =
             listing::list(&self.origins, &self.client, dataset).await.map_err(|error| failure(&error))?;
         let encoding = Bytes::from(listing.manifest.encode());
@@ -195,12 +198,14 @@ impl Lister {
             });
         }
         let hash = ManifestHash::of(&encoding);
+        // Its manifest goes before the store decodes another.
+        let listed = Listed::of(hash, listing);
         self.manifests.put(hash, name, encoding.clone()).await.map_err(|error| Failure {
             reason: "StoreFailed",
             message: format!("the node agent that lists cannot keep the manifest: {error}"),
             unanswered: false,
         })?;
-        Ok((hash, listing, encoding))
+        Ok((listed, encoding))
     }
 
     /// Writes the lister's part of a status, if it is another than before.

@@ -1,12 +1,11 @@
 //! What a listing, or its failure, says in a Dataset's status. Pure.
 
-use super::listing::Listing;
+use super::listing::Listed;
 use crate::origin::shown;
 use hearth_api::{
     ConditionStatus, Dataset, DatasetStatus, MissingFiles, SkippedKeys, VersionStatus, set_condition,
 };
 use hearth_core::explain;
-use hearth_core::manifest::ManifestHash;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -25,11 +24,7 @@ pub(super) struct Failure {
 }
 
 /// The lister's part of the status after an outcome, and nothing of anybody else's.
-pub(super) fn after(
-    dataset: &Dataset,
-    outcome: &Result<(ManifestHash, Listing), Failure>,
-    now: Timestamp,
-) -> DatasetStatus {
+pub(super) fn after(dataset: &Dataset, outcome: &Result<Listed, Failure>, now: Timestamp) -> DatasetStatus {
     let before = dataset.status.clone().unwrap_or_default();
     let mut status = DatasetStatus { conditions: before.conditions, ..DatasetStatus::default() };
     status.conditions.retain(|condition| condition.type_ == LISTED);
@@ -38,8 +33,8 @@ pub(super) fn after(
         set_condition(&mut status.conditions, LISTED, value, reason, message, generation, now);
     };
     match outcome {
-        Ok((hash, listing)) => {
-            let version = version(*hash, listing, before.version.as_ref(), now);
+        Ok(listing) => {
+            let version = version(listing, before.version.as_ref(), now);
             let VersionStatus { files, size, blocks, unlisted, .. } = &version;
             let shown = unlisted.map_or_else(String::new, |shown| format!(", {shown} more are only shown"));
             let what = format!("{files} files of {size} in {blocks} blocks{shown}");
@@ -101,24 +96,19 @@ pub(super) fn is_current(dataset: &Dataset, wanted: &DatasetStatus) -> bool {
         && listed.eq(&wanted.conditions)
 }
 
-fn version(
-    hash: ManifestHash,
-    listing: &Listing,
-    before: Option<&VersionStatus>,
-    now: Timestamp,
-) -> VersionStatus {
-    let manifest = hash.to_string();
+fn version(listing: &Listed, before: Option<&VersionStatus>, now: Timestamp) -> VersionStatus {
+    let manifest = listing.hash.to_string();
     // The same content found again is the same version, found when it was found first.
     if let Some(before) = before.filter(|before| before.manifest == manifest) {
         return before.clone();
     }
     VersionStatus {
         manifest,
-        files: signed(listing.manifest.listed_count() as u64),
-        unlisted: Some(listing.manifest.unlisted_count() as u64).filter(|count| *count > 0).map(signed),
-        bytes: signed(listing.manifest.bytes()),
-        size: explain::bytes(listing.manifest.bytes()),
-        blocks: i64::from(listing.manifest.blocks()),
+        files: signed(listing.files),
+        unlisted: Some(listing.unlisted).filter(|count| *count > 0).map(signed),
+        bytes: signed(listing.bytes),
+        size: explain::bytes(listing.bytes),
+        blocks: i64::from(listing.blocks),
         listed_at: Time(now),
     }
 }
@@ -136,9 +126,10 @@ fn shown_whole(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lister::listing::Listing;
     use hearth_api::DatasetSpec;
     use hearth_core::file_list::Missing;
-    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin, SkipReason};
+    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestHash, ManifestOrigin, SkipReason};
     use hearth_core::object::{AccessDomain, Validator};
 
     fn dataset() -> Dataset {
@@ -148,7 +139,7 @@ mod tests {
         dataset
     }
 
-    fn listing(paths: &[&str]) -> (ManifestHash, Listing) {
+    fn listing(paths: &[&str]) -> Listed {
         let mut builder =
             ManifestBuilder::new(vec![ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b")]);
         for path in paths {
@@ -162,7 +153,8 @@ mod tests {
             });
         }
         let (manifest, skipped) = builder.finish().unwrap();
-        (ManifestHash::of(&manifest.encode()), Listing { manifest, skipped, missing: Missing::default() })
+        let hash = ManifestHash::of(&manifest.encode());
+        Listed::of(hash, Listing { manifest, skipped, missing: Missing::default() })
     }
 
     fn at(second: i64) -> Timestamp {
@@ -226,9 +218,9 @@ mod tests {
         let dataset = dataset();
         let empty = after(&dataset, &Ok(listing(&[])), at(1));
         assert_eq!(empty.conditions[0].reason, "Empty");
-        let (hash, mut listing) = listing(&["a"]);
+        let mut listing = listing(&["a"]);
         listing.skipped.add("x//y", SkipReason::EmptySegment);
-        let some = after(&dataset, &Ok((hash, listing)), at(1));
+        let some = after(&dataset, &Ok(listing), at(1));
         let skipped = some.skipped.unwrap();
         assert_eq!(
             (skipped.count, skipped.example.as_str(), skipped.reason.as_str()),
