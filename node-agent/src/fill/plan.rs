@@ -269,6 +269,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn manifest(sizes: &[u64]) -> Manifest {
+        manifest_showing(sizes, &[])
+    }
+
+    fn manifest_showing(sizes: &[u64], unlisted: &[usize]) -> Manifest {
         let origin = ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b");
         let mut builder = ManifestBuilder::new(vec![origin]);
         for (index, size) in sizes.iter().enumerate() {
@@ -278,7 +282,7 @@ mod tests {
                 size: *size,
                 modified: 0,
                 validator: Validator::Modified(1),
-                unlisted: false,
+                unlisted: unlisted.contains(&index),
             });
         }
         builder.finish().unwrap().0
@@ -380,6 +384,34 @@ mod tests {
         in_flight.end(&run);
         other.fetched(run.numbers);
         assert!(!other.waits_for_others() && other.missing() == 0);
+    }
+
+    #[test]
+    fn what_is_only_shown_is_handed_out_when_somebody_waits_and_then_again() {
+        let manifest = manifest_showing(&[BLOCK_SIZE, 5 * BLOCK_SIZE], &[1]);
+        let in_flight = InFlight::default();
+        let mut plan = Plan::new((0..1).collect()).showing(manifest.unlisted_blocks().collect());
+        assert_eq!(plan.next(&manifest, &in_flight, false).unwrap().0.numbers, 0..1);
+        assert!(plan.next(&manifest, &in_flight, false).is_none(), "nobody waits for the rest");
+        let blocks: RoaringBitmap = [2, 3].into_iter().collect();
+        for _ in 0..2 {
+            plan.urge(&blocks);
+            let (run, urgent) = plan.next(&manifest, &in_flight, true).unwrap();
+            assert_eq!((run.numbers.clone(), run.indices(), urgent, run.unlisted), (2..4, 1..3, true, true));
+            plan.urge(&blocks);
+            assert!(!plan.has_urgent(), "it is under way");
+            plan.ended(&run);
+            plan.put_back(run.numbers.clone());
+            plan.fails(0, [run.numbers]);
+            assert!(!plan.has_more() && !plan.has_put_off() && plan.missing() == 0);
+        }
+        plan.urge(&blocks);
+        let (run, _) = plan.next(&manifest, &in_flight, true).unwrap();
+        plan.ended(&run);
+        plan.put_aside(&manifest, &run, run.numbers.clone());
+        plan.urge(&[5].into_iter().collect());
+        assert!(!plan.has_urgent() && plan.has_changed() && plan.missing() == 0);
+        assert_eq!(plan.changed(&blocks), blocks);
     }
 
     #[test]

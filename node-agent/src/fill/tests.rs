@@ -10,6 +10,8 @@ use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::wire::report::TroubleKind;
 use std::path::PathBuf;
 
+mod unlisted;
+
 struct World {
     fake: FakeS3,
     api: FakeApi,

@@ -209,3 +209,49 @@ async fn a_list_says_which_files_there_are_and_what_of_it_is_missing() {
         assert_eq!(status["version"]["files"], 3);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_dataset_does_not_take_is_shown_when_it_says_so() {
+    let world = World::new().await;
+    let mut dataset = dataset(&world.fake);
+    let put = |key: &str, content: &str| world.fake.faults.lock().put(key.as_bytes(), content.as_bytes());
+    for key in ["a", "b", "c.tmp", "c/d", "c//e"] {
+        put(key, "1");
+    }
+    put("lists/train", "a\nc.tmp\nnot/there\n");
+    let files = |unlisted: &str| {
+        let files =
+            serde_json::json!({"list": {"path": "lists/train"}, "exclude": ["*.tmp"], "unlisted": unlisted});
+        Some(serde_json::from_value::<hearth_api::FilesSpec>(files).unwrap())
+    };
+    dataset.spec.files = files("Hide");
+    let hidden = world.list(&mut dataset).await.1.unwrap();
+    assert_eq!((&hidden["version"]["files"], &hidden["version"]["unlisted"]), (&1.into(), &Value::Null));
+    assert_eq!(hidden["skipped"], Value::Null);
+
+    dataset.spec.files = files("Show");
+    let shown = world.list(&mut dataset).await.1.unwrap();
+    assert_eq!((&shown["version"]["files"], &shown["version"]["unlisted"]), (&1.into(), &4.into()));
+    assert_eq!((&shown["version"]["bytes"], &shown["version"]["blocks"]), (&1.into(), &1.into()));
+    assert_eq!((&shown["missing"]["count"], &shown["skipped"]["count"]), (&1.into(), &1.into()));
+    let message = shown["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("1 files of 1 B in 1 blocks, 4 more are only shown; "), "{message}");
+    assert_ne!(shown["version"]["manifest"], hidden["version"]["manifest"]);
+    let hash = ManifestHash::parse(shown["version"]["manifest"].as_str().unwrap()).unwrap();
+    let manifest = world.store.manifest(&hash).unwrap().unwrap();
+    let of = |unlisted: bool| {
+        let files = manifest.files().filter(move |file| file.unlisted == unlisted);
+        files.map(|file| file.path.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of(false), of(true)),
+        (vec!["a".into()], ["b", "c/d", "c.tmp", "lists/train"].map(String::from).to_vec())
+    );
+
+    // Where all is listed there is nothing to show, and the version is as it ever was.
+    dataset.spec.files = None;
+    let all = world.list(&mut dataset).await.1.unwrap();
+    dataset.spec.files = Some(serde_json::from_value(serde_json::json!({"unlisted": "Show"})).unwrap());
+    assert_eq!(world.list(&mut dataset).await.1, None);
+    assert_eq!(dataset.status.unwrap().version.unwrap().manifest, all["version"]["manifest"]);
+}

@@ -37,7 +37,7 @@ impl World {
     }
 
     /// What is mounted at a volume's target: the file system's type.
-    fn kind(&self, name: &str) -> Option<String> {
+    pub(super) fn kind(&self, name: &str) -> Option<String> {
         let target = self.target(name);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = mounts.lines().find(|line| line.split(' ').nth(4) == target.to_str())?;
@@ -51,12 +51,15 @@ impl World {
     }
 
     /// Runs what blocks on a mount where the session's tasks are not held up.
-    async fn reading<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> T + Send + 'static) -> T {
+    pub(super) async fn reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> T + Send + 'static,
+    ) -> T {
         let target = self.target("one");
         tokio::task::spawn_blocking(move || work(&target)).await.unwrap()
     }
 
-    async fn seen_by_reader(&self, name: &str) -> Tree {
+    pub(super) async fn seen_by_reader(&self, name: &str) -> Tree {
         tokio::task::block_in_place(|| self.seen(name))
     }
 }

@@ -30,6 +30,8 @@ mod evict;
 mod fuse;
 #[path = "tier_tests.rs"]
 mod tiers;
+#[path = "unlisted_tests.rs"]
+mod unlisted;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -45,6 +47,8 @@ struct World {
     versions: Versions,
     /// `status.held` of the Dataset.
     held: Mutex<serde_json::Value>,
+    /// `spec.files` of it.
+    files: Mutex<Option<hearth_api::FilesSpec>>,
     shutdown: CancellationToken,
     content: Tree,
     metrics: Arc<Metrics>,
@@ -104,6 +108,7 @@ impl World {
             told,
             versions,
             held: Mutex::new(serde_json::json!([])),
+            files: Mutex::default(),
             shutdown: CancellationToken::new(),
             content,
             metrics,
@@ -117,6 +122,7 @@ impl World {
     /// Lists the bucket and names the version in the Dataset, which is shared with these namespaces.
     async fn list(&self, shared: &[&str]) -> ManifestHash {
         let mut dataset = dataset(&self.fake);
+        dataset.spec.files = self.files.lock().clone();
         let (hash, manifest) = list(&self.origins, &dataset).await;
         self.store.put_manifest(hash, "ns/d", &manifest.encode()).unwrap();
         let version = serde_json::json!({"manifest": hash.to_string(), "files": 1, "bytes": 1, "size": "1 B", "blocks": 1,

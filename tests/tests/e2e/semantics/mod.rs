@@ -283,3 +283,52 @@ fn what_was_overwritten_before_it_came_is_an_error_and_not_a_wait() -> Result<()
         driver.unpublish("cold").await
     })
 }
+
+#[test]
+fn what_the_dataset_does_not_take_is_read_from_the_origin_and_never_kept() -> Result<()> {
+    let options = nodes(1).agent_config(&json!({"fuse": {"readTimeout": "2s"}}));
+    volumes::e2e(options, async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        for (path, bytes) in content() {
+            bucket.put(&format!("all/{path}"), bytes).await?;
+        }
+        let kept = content().into_iter().filter(|(path, _)| path.starts_with("images/"));
+        let kept: usize = kept.map(|(_, bytes)| bytes.len()).sum();
+        let files = json!({"include": ["images/**"], "unlisted": "Show"});
+        let status = cluster.s3_dataset_with("all", &bucket, "all", json!({"files": files})).await?;
+        let version = &status["version"];
+        ensure!(version["files"] == 3 && version["unlisted"] == 2 && version["bytes"] == kept, "{version}");
+
+        let driver = Driver::of(cluster, NODE);
+        let all = driver.publish("all", &json!({"dataset": "all", "wait": "100%"})).await?;
+        ensure!(driver.kind("all")? == "fuse.hearth");
+        cluster.warm("all", NODE, 100).await?;
+        let seen = tokio::task::block_in_place(|| newest(&all).and_then(|time| is_the_origins(&all, time)));
+        seen.context("all of it is shown")?;
+        let seen = tokio::task::block_in_place(|| observe(&all))?;
+        ensure!(seen == promised(), "{seen:#}");
+        let used = cluster.agent(NODE)?.metric("hearth_agent_store_used_bytes", &[]).await?;
+        ensure!(used == Some(kept as f64), "{used:?} bytes are kept, and {kept} are to be");
+        let asked = cluster.explain("all").await?;
+        ensure!(asked.requested_bytes == kept as u64 && asked.percent(NODE) == 100, "{asked:?}");
+
+        let images = driver.publish("images", &json!({"dataset": "all", "path": "images"})).await?;
+        ensure!(driver.kind("images")? != "fuse.hearth", "what has only what is kept is native");
+        let read = |path: &Path| tokio::task::block_in_place(|| fs::read(path));
+        ensure!(read(&images.join("a/1.jpg"))? == content()[SMALL], "wrong bytes");
+
+        // As it was listed, or not at all.
+        bucket.put("late/images/1", b"kept".to_vec()).await?;
+        bucket.put("late/notes", b"old".to_vec()).await?;
+        cluster.s3_dataset_with("late", &bucket, "late", json!({"files": files})).await?;
+        let late = driver.publish("late", &json!({"dataset": "late", "wait": "100%"})).await?;
+        bucket.put("late/notes", b"new".to_vec()).await?;
+        let error = read(&late.join("notes")).err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(5), "{error:?}");
+        ensure!(read(&late.join("images/1"))? == b"kept", "wrong bytes");
+        for pod in ["all", "images", "late"] {
+            driver.unpublish(pod).await?;
+        }
+        Ok(())
+    })
+}
