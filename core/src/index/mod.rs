@@ -6,6 +6,7 @@
 mod choice;
 mod datasets;
 mod evictions;
+mod failed;
 mod fetching;
 mod node;
 mod orders;
@@ -21,6 +22,7 @@ mod weigh;
 
 pub use datasets::{Affected, DatasetFacts, DatasetName};
 pub use evictions::{EvictionFacts, EvictionNodes};
+pub use failed::{Failed, FailedOn};
 pub use node::NodeFacts;
 pub use prepare::{Prepared, Unprepared};
 pub use progress::{DatasetWarmth, TooSmall, WarmupMissing, WarmupProgress};

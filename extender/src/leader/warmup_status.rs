@@ -5,10 +5,11 @@
 
 use super::{Duties, apply_status, delete_ended, is_over};
 use hearth_api::{
-    ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, WarmupTrouble, set_condition,
+    ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupFailedFile, WarmupStatus, WarmupTrouble,
+    set_condition,
 };
 use hearth_core::explain;
-use hearth_core::index::{TooSmall, WarmupProgress};
+use hearth_core::index::{FailedOn, TooSmall, WarmupProgress};
 use hearth_core::score;
 use hearth_core::wire::report::Trouble;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -161,6 +162,11 @@ impl Stop {
             Self::Suspended => (None, None),
             Self::Deadline => (before.started_at, before.finished_at.or(Some(Time(now)))),
         };
+        // What is late is left as it was, for a person to see why.
+        let (files_failed, failed_files) = match self {
+            Self::Suspended => (None, Vec::new()),
+            Self::Deadline => (before.files_failed, before.failed_files),
+        };
         WarmupStatus {
             observed_generation: generation,
             bytes_per_second: None,
@@ -168,7 +174,9 @@ impl Stop {
             eta: None,
             started_at,
             finished_at,
+            files_failed,
             troubles: Vec::new(),
+            failed_files,
             conditions,
             ..before
         }
@@ -188,6 +196,16 @@ fn trouble((node, trouble): &(Arc<str>, Trouble)) -> WarmupTrouble {
         // The names of the kinds are CamelCase words, as reasons are.
         reason: format!("{:?}", trouble.kind),
         message: trouble.message.clone(),
+    }
+}
+
+fn failed_file(FailedOn { file, node, nodes }: &FailedOn) -> WarmupFailedFile {
+    WarmupFailedFile {
+        path: file.path.clone(),
+        node: node.to_string(),
+        nodes: i64::try_from(*nodes).unwrap_or(i64::MAX),
+        reason: file.reason.clone(),
+        message: file.message.clone(),
     }
 }
 
@@ -241,6 +259,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
     set_condition(&mut conditions, "Complete", condition, reason, message, generation, now);
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let failed = &progress.failed;
     WarmupStatus {
         observed_generation: generation,
         nodes: Some(NodeCounts {
@@ -252,6 +271,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         bytes_total: number(progress.bytes_total),
         files_done: number(progress.files_done),
         files_total: number(progress.files_total),
+        files_failed: number(failed.count).filter(|_| failed.count > 0),
         percent: progress.problem.is_none().then(|| format!("{}%", percent(progress))),
         bytes_per_second: moving.then_some(per_second as i64),
         rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
@@ -259,6 +279,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         started_at: before.started_at.or(Some(Time(now))),
         finished_at: finished_at.or(complete.then_some(Time(now))),
         troubles: progress.troubles.iter().filter(|_| !complete).take(TROUBLES_SHOWN).map(trouble).collect(),
+        failed_files: failed.files.iter().map(failed_file).collect(),
         conditions,
     }
 }
@@ -267,7 +288,9 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
 mod tests {
     use super::*;
     use hearth_api::WarmupSpec;
+    use hearth_core::index::Failed;
     use hearth_core::manifest::ManifestHash;
+    use hearth_core::wire::failed_files::FailedFile;
     use hearth_core::wire::report::TroubleKind;
 
     fn warmup() -> Warmup {
@@ -285,6 +308,11 @@ mod tests {
             files_total: 10,
             ..WarmupProgress::default()
         }
+    }
+
+    fn failed() -> Failed {
+        let file = FailedFile::new("a/b", "Gone", "it is gone");
+        Failed { count: 3, files: vec![FailedOn { file, node: "n1".into(), nodes: 2 }] }
     }
 
     #[test]
@@ -333,6 +361,15 @@ mod tests {
             (status.troubles[0].node.as_str(), status.troubles[0].reason.as_str()),
             ("node-0", "Changed")
         );
+        assert!(status.files_failed.is_none() && status.failed_files.is_empty());
+        failing.failed = failed();
+        let status = status_of(&warmup(), &failing, 0.0, Timestamp::now());
+        let said = serde_json::to_value(&status).unwrap();
+        assert_eq!(said["filesFailed"], 3, "{said}");
+        assert_eq!(
+            said["failedFiles"],
+            serde_json::json!([{"path": "a/b", "node": "n1", "nodes": 2, "reason": "Gone", "message": "it is gone"}])
+        );
         let too_small = |nodes| {
             let too_small = TooSmall { node: "n1".into(), capacity: 10_000, asked: 2_500_000, nodes };
             let progress = WarmupProgress { too_small: Some(too_small), ..progress(0) };
@@ -356,12 +393,14 @@ mod tests {
         warmup.spec.active_deadline_seconds = Some(60);
         warmup.spec.ttl_seconds_after_finished = Some(10);
         assert_eq!(Stop::of(&warmup, at(1_000)), None, "it has not begun");
-        warmup.status = Some(status_of(&warmup, &progress(400), 10.0, at(1_000)));
+        let failing = WarmupProgress { failed: failed(), ..progress(400) };
+        warmup.status = Some(status_of(&warmup, &failing, 10.0, at(1_000)));
         assert_eq!(Stop::of(&warmup, at(1_059)), None);
         assert_eq!(Stop::of(&warmup, at(1_060)), Some(Stop::Deadline));
         warmup.status = Some(Stop::Deadline.status(&warmup, at(1_060)));
         let status = warmup.status.as_ref().unwrap();
         assert_eq!((status.bytes_done, &status.rate), (Some(400), &None));
+        assert_eq!((status.files_failed, status.failed_files.len()), (Some(3), 1), "they say why");
         assert!(warmup.is_stopped() && !is_past_ttl(&warmup, at(1_069)) && is_past_ttl(&warmup, at(1_070)));
         // Raised, it goes on.
         (warmup.metadata.generation, warmup.spec.active_deadline_seconds) = (Some(2), Some(600));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
-use hearth_tests::datasets::FETCH;
+use hearth_tests::datasets::{FETCH, USER};
 use hearth_tests::wait::eventually;
 use serde_json::{Value, json};
 
@@ -104,5 +104,42 @@ fn a_warmup_waits_while_it_is_suspended_gives_up_at_its_deadline_and_goes_after_
         })
         .await?;
         cluster.warm("images", "node-1", 100).await
+    })
+}
+
+#[test]
+fn a_warmup_names_the_files_that_could_not_be_fetched_until_they_are() -> Result<()> {
+    e2e(&nodes(2), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        for i in 0..4 {
+            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
+        }
+        cluster.s3_dataset_with("images", &bucket, "images", json!({"refresh": "Never"})).await?;
+        bucket.put("images/1.bin", vec![7; MIB]).await?;
+        bucket.delete("images/3.bin").await?;
+        cluster.warmup("images", "images", json!({"paths": ["[12].bin", "3.bin"]})).await?;
+
+        let status =
+            progress(cluster, |status| status["filesFailed"] == 4 && status["filesDone"] == 2).await?;
+        let failed: Vec<_> = status["failedFiles"].as_array().into_iter().flatten().collect();
+        let said = |field: &str| failed.iter().map(|file| file[field].clone()).collect::<Vec<_>>();
+        assert_eq!(said("path"), ["1.bin", "3.bin"], "{status}");
+        assert_eq!(said("reason"), ["Changed", "Gone"], "{status}");
+        assert_eq!(said("nodes"), [2, 2], "{status}");
+        assert!(
+            said("message").iter().all(|why| why.as_str().is_some_and(|why| !why.is_empty())),
+            "{status}"
+        );
+        let described =
+            cluster.kube.kubectl(&["describe", "warmups.hearth.dev", "images", "-n", USER], "").await?;
+        ensure!(described.contains("Failed Files:") && described.contains("3.bin"), "{described}");
+
+        // What is there now is another version, of which nothing fails.
+        let asks = ["-n", USER, "annotate", "datasets.hearth.dev", "images", "hearth.dev/refresh=now"];
+        cluster.kube.kubectl(&asks, "").await?;
+        let status =
+            progress(cluster, |status| status["filesTotal"] == 4 && status["filesDone"] == 4).await?;
+        assert!(status["filesFailed"].is_null() && status["failedFiles"].is_null(), "{status}");
+        Ok(())
     })
 }
