@@ -139,8 +139,9 @@ pub enum WarmupWhat {
 }
 
 /// Which nodes get warm.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.pendingPods) || !self.pendingPods || !has(self.replicas)").message("replicas and pendingPods exclude each other: with pendingPods it is the pods that say how many nodes there are"))]
 pub struct WarmupNodes {
     /// Labels that they must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -151,6 +152,14 @@ pub struct WarmupNodes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub replicas: Option<i32>,
+
+    /// Whether only nodes on which pods are pending that want some of the dataset: pods that are
+    /// bound to the node and do not run yet, those that the scheduler has nominated it for, and
+    /// those without a node that may be put there by their nodeSelector, required node affinity
+    /// and tolerations. Once the pods run their nodes are not wanted any more; what is there stays
+    /// while nothing else needs the room. Excludes replicas.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending_pods: bool,
 }
 
 /// How far a warm-up is.

@@ -87,6 +87,7 @@ mod tests {
             selection: Some(Selection::new(["train"]).unwrap()),
             node_selector: BTreeMap::new(),
             replicas: None,
+            pending_pods: false,
             priority: 5,
         };
         index.set_warmup("w", facts);

@@ -230,19 +230,27 @@ fn percent(progress: &WarmupProgress) -> u8 {
 /// The status as it should be.
 fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: Timestamp) -> WarmupStatus {
     let before = warmup.status.clone().unwrap_or_default();
+    let goes_to_pods = warmup.spec.nodes.as_ref().is_some_and(|nodes| nodes.pending_pods);
+    // With the pods that run now their nodes went, and nothing has come undone.
+    let is_over = goes_to_pods && progress.nodes_wanted == 0 && warmup.is_complete();
     let complete = progress.problem.is_none()
-        && progress.nodes_wanted > 0
+        && (progress.nodes_wanted > 0 || is_over)
         && progress.nodes_done == progress.nodes_wanted;
     let missing = progress.bytes_total.saturating_sub(progress.bytes_done);
     let moving = !complete && per_second >= 1.0;
     let (problem, too_small) = (&progress.problem, &progress.too_small);
     let (condition, reason, message) = match (problem, too_small, progress.troubles.as_slice()) {
         (Some(problem), ..) => (ConditionStatus::False, "CannotStart", problem.clone()),
-        _ if progress.nodes_wanted == 0 => (
-            ConditionStatus::False,
-            "NoNodes",
-            "no schedulable node matches: see spec.nodes.nodeSelector".to_owned(),
-        ),
+        _ if progress.nodes_wanted == 0 && !complete => {
+            let (reason, message) = match goes_to_pods {
+                true => (
+                    "NoPendingPods",
+                    "no pod that wants the dataset is pending for a schedulable node: it waits for one",
+                ),
+                false => ("NoNodes", "no schedulable node matches: see spec.nodes.nodeSelector"),
+            };
+            (ConditionStatus::False, reason, message.to_owned())
+        }
         _ if complete => (ConditionStatus::True, "Complete", "all wanted nodes hold all of it".to_owned()),
         (_, Some(too_small), _) => (ConditionStatus::False, "DoesNotFit", does_not_fit(too_small)),
         (.., [(node, trouble), others @ ..]) => {
@@ -260,6 +268,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     let failed = &progress.failed;
+    let is_known = progress.problem.is_none() && progress.nodes_wanted > 0;
     WarmupStatus {
         observed_generation: generation,
         nodes: Some(NodeCounts {
@@ -272,7 +281,7 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         files_done: number(progress.files_done),
         files_total: number(progress.files_total),
         files_failed: number(failed.count).filter(|_| failed.count > 0),
-        percent: progress.problem.is_none().then(|| format!("{}%", percent(progress))),
+        percent: is_known.then(|| format!("{}%", percent(progress))),
         bytes_per_second: moving.then_some(per_second as i64),
         rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
         eta: moving.then(|| explain::duration(missing as f64 / per_second)),
@@ -383,6 +392,22 @@ mod tests {
             "{message}"
         );
         assert!(too_small(3).1.contains("the store of n1 and 2 others may hold"));
+    }
+
+    #[test]
+    fn one_that_goes_to_pending_pods_waits_for_them_and_is_complete_when_they_run() {
+        let mut warmup = warmup();
+        warmup.spec.nodes = serde_json::from_value(serde_json::json!({"pendingPods": true})).unwrap();
+        let reason = |status: &WarmupStatus| status.conditions[0].reason.clone();
+        let status = |warmup: &Warmup, progress| status_of(warmup, &progress, 0.0, Timestamp::UNIX_EPOCH);
+        let waits = status(&warmup, WarmupProgress::default());
+        assert_eq!((reason(&waits).as_str(), &waits.percent), ("NoPendingPods", &None));
+        warmup.status = Some(status(&warmup, progress(1_000)));
+        assert!(warmup.is_complete());
+        warmup.status = Some(status(&warmup, WarmupProgress::default()));
+        assert_eq!(warmup.status.as_ref().and_then(|status| status.nodes.clone()).unwrap().summary, "0/0");
+        assert!(warmup.is_complete(), "the pods run");
+        assert_eq!(reason(&status(&warmup, progress(400))), "Fetching", "others have come");
     }
 
     #[test]
