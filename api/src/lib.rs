@@ -36,8 +36,8 @@ pub use eviction::{
 pub use origin::{Addressing, Origin, OriginOptions, SecretReference};
 pub use validation::InvalidSpec;
 pub use warmup::{
-    DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupNodes, WarmupSpec, WarmupStatus,
-    WarmupTrouble, WarmupWhat,
+    DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupDataset, WarmupFailedFile, WarmupNodes, WarmupSpec,
+    WarmupStatus, WarmupTrouble, WarmupWhat,
 };
 
 /// API group of all resources.

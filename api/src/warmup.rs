@@ -139,8 +139,9 @@ pub enum WarmupWhat {
 }
 
 /// Which nodes get warm.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.pendingPods) || !self.pendingPods || !has(self.replicas)").message("replicas and pendingPods exclude each other: with pendingPods it is the pods that say how many nodes there are"))]
 pub struct WarmupNodes {
     /// Labels that they must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -151,6 +152,14 @@ pub struct WarmupNodes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub replicas: Option<i32>,
+
+    /// Whether only nodes on which pods are pending that want some of the dataset: pods that are
+    /// bound to the node and do not run yet, those that the scheduler has nominated it for, and
+    /// those without a node that may be put there by their nodeSelector, required node affinity
+    /// and tolerations. Once the pods run their nodes are not wanted any more; what is there stays
+    /// while nothing else needs the room. Excludes replicas.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending_pods: bool,
 }
 
 /// How far a warm-up is.
@@ -181,6 +190,10 @@ pub struct WarmupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_total: Option<i64>,
 
+    /// Files that they tried to fetch in vain and still lack, added up; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_failed: Option<i64>,
+
     /// Percent of the bytes, such as 83%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<String>,
@@ -210,6 +223,12 @@ pub struct WarmupStatus {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub troubles: Vec<WarmupTrouble>,
 
+    /// The first twenty, by path, of the files that could not be fetched. One that is fetched after
+    /// all goes from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub failed_files: Vec<WarmupFailedFile>,
+
     /// Complete: all wanted nodes hold all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -238,5 +257,22 @@ pub struct WarmupTrouble {
     /// were listed) or Store.
     pub reason: String,
     /// One sentence, with how many files and one of them where it is about files.
+    pub message: String,
+}
+
+/// A file that could not be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmupFailedFile {
+    /// Its path in the dataset.
+    pub path: String,
+    /// The node that could not fetch it, or one of them.
+    pub node: String,
+    /// How many nodes name it among the first that they could not fetch.
+    pub nodes: i64,
+    /// Why: Changed (it is not as it was listed), Gone, Denied, NotFound (the bucket or directory is
+    /// not there), Throttled, Unavailable, Malformed or Refused.
+    pub reason: String,
+    /// One sentence, with the origin's own words.
     pub message: String,
 }

@@ -17,6 +17,7 @@ pub mod hold;
 pub mod index;
 pub mod key_ranges;
 pub mod manifest;
+pub mod node_rules;
 pub mod notice;
 pub mod object;
 pub mod pin;

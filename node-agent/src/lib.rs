@@ -16,6 +16,7 @@ pub mod events;
 pub mod evict;
 pub mod fill;
 mod fuse;
+pub mod heat_file;
 pub mod identity;
 mod lent;
 pub mod lister;

@@ -1,5 +1,6 @@
-//! How datasets are read on this node, as long as the agent runs: what that says of the
-//! worth of their objects. It costs nothing but some hits to learn it anew.
+//! How datasets are read on this node: what that says of the worth of their objects. How often
+//! they are mounted is kept over restarts (`heat_file.rs`); how their files are opened costs
+//! nothing but some hits to learn anew.
 
 use hearth_core::evict::{Heat, Readings};
 use hearth_core::index::Millis;
@@ -7,11 +8,15 @@ use hearth_core::object::ObjectId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Milliseconds in which a mount comes to count half: what was trained on yesterday may be
 /// again today.
 const HALF_LIFE: u64 = 24 * 60 * 60 * 1000;
+
+/// Less of a mount than this is as good as none: a single one of two weeks ago.
+const LEAST: f64 = 1.0 / (1 << 14) as f64;
 
 /// What is known of all datasets. Clones are the same.
 #[derive(Clone, Debug)]
@@ -20,6 +25,8 @@ pub struct Reads(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     began: Instant,
+    /// Mounts since then, of whatever dataset.
+    mounts: AtomicU64,
     datasets: Mutex<HashMap<String, Arc<Mutex<Known>>>>,
 }
 
@@ -34,13 +41,13 @@ struct Known {
 /// How one dataset is read.
 #[derive(Clone, Debug)]
 pub struct Habit {
-    began: Instant,
+    reads: Reads,
     known: Arc<Mutex<Known>>,
 }
 
 impl Default for Reads {
     fn default() -> Self {
-        Self(Arc::new(Inner { began: Instant::now(), datasets: Mutex::default() }))
+        Self(Arc::new(Inner { began: Instant::now(), mounts: AtomicU64::new(0), datasets: Mutex::default() }))
     }
 }
 
@@ -49,7 +56,38 @@ impl Reads {
     pub fn of(&self, dataset: &str) -> Habit {
         let new = || Arc::new(Mutex::new(Known { readings: None, mounts: Heat::new(HALF_LIFE) }));
         let known = self.0.datasets.lock().entry(dataset.to_owned()).or_insert_with(new).clone();
-        Habit { began: self.0.began, known }
+        Habit { reads: self.clone(), known }
+    }
+
+    /// Mounts since the start: whether there has been one.
+    pub fn mounts(&self) -> u64 {
+        self.0.mounts.load(Ordering::Relaxed)
+    }
+
+    /// How often each dataset was mounted of late.
+    pub fn heats(&self) -> Vec<(String, f64)> {
+        let now = self.now();
+        let datasets = self.0.datasets.lock();
+        let heats = datasets.iter().map(|(dataset, known)| (dataset.clone(), known.lock().mounts.count(now)));
+        // What is as good as nothing is not worth its line.
+        heats.filter(|(_, heat)| *heat >= LEAST).collect()
+    }
+
+    /// What [`Self::heats`] said before the restart, so long ago.
+    pub fn resume(&self, heats: impl IntoIterator<Item = (String, f64)>, ago: Duration) {
+        let ago = Millis(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+        for (dataset, heat) in heats {
+            let mut then = Heat::new(HALF_LIFE);
+            then.add(Millis(0), heat);
+            let left = then.count(ago);
+            if left >= LEAST {
+                self.of(&dataset).known.lock().mounts.add(self.now(), left);
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Forgets the datasets that `is_known` says no to and that nobody reads.
@@ -63,6 +101,7 @@ impl Habit {
     pub fn mounted(&self) {
         let now = self.now();
         self.known.lock().mounts.add(now, 1.0);
+        self.reads.0.mounts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often the dataset was mounted of late.
@@ -87,7 +126,7 @@ impl Habit {
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.reads.now()
     }
 }
 

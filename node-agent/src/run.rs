@@ -10,6 +10,7 @@ use crate::datasets::Datasets;
 use crate::events;
 use crate::evict::{Evictor, EvictorParts, OnDemand, OnDemandParts, StandingParts, Standings};
 use crate::fill::{Fill, FillParts};
+use crate::heat_file::HeatFile;
 use crate::identity;
 use crate::lister::{self, Lister};
 use crate::manifests::Manifests;
@@ -72,6 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (told, versions) = versions::channel();
     let (events, event_writer) = events::channel();
     let (blocks, reads) = (Arc::new(Blocks::new(store.clone())), Reads::default());
+    let heat = open_heat(&config, reads.clone()).await?;
     let view_parts = ViewParts {
         store: store.clone(),
         blocks: blocks.clone(),
@@ -184,6 +186,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("keeping within the store's limits", evictor.run());
     }
     tasks.spawn("moving data between tiers", mover.run());
+    tasks.spawn("keeping how often datasets are mounted", heat.run(shutdown.clone()));
     tasks.spawn("giving up what Evictions name", on_demand.run(shutdown.clone()));
     if config.csi.enabled {
         let served = csi::serve(config.csi, config.node_name, views.clone(), shutdown.clone());
@@ -203,6 +206,13 @@ async fn open_views(config: &Config, parts: ViewParts) -> anyhow::Result<Views> 
         .await
         .context("taking up the published volumes ended")?
         .context("the published volumes cannot be taken up")
+}
+
+async fn open_heat(config: &Config, reads: Reads) -> anyhow::Result<HeatFile> {
+    let directory = config.store.directory.clone();
+    tokio::task::spawn_blocking(move || HeatFile::open(&directory, reads))
+        .await
+        .context("reading how often datasets were mounted ended")
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Store> {

@@ -6,9 +6,11 @@
 mod choice;
 mod datasets;
 mod evictions;
+mod failed;
 mod fetching;
 mod node;
 mod orders;
+mod pending;
 mod prepare;
 mod progress;
 mod removal;
@@ -21,7 +23,9 @@ mod weigh;
 
 pub use datasets::{Affected, DatasetFacts, DatasetName};
 pub use evictions::{EvictionFacts, EvictionNodes};
+pub use failed::{Failed, FailedOn};
 pub use node::NodeFacts;
+pub use pending::{PendingPod, Place};
 pub use prepare::{Prepared, Unprepared};
 pub use progress::{DatasetWarmth, TooSmall, WarmupMissing, WarmupProgress};
 pub use replicas::Replicas;
@@ -36,6 +40,7 @@ use datasets::Dataset;
 use fetching::Fetching;
 use hashbrown::{HashMap, HashSet};
 use node::{Node, NodeId, Nodes};
+use pending::Pending;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use version::Version;
@@ -86,6 +91,7 @@ pub struct ClusterIndex {
     warmups: HashMap<String, Warmup>,
     /// UIDs of the Warmups that have chosen a node.
     warmups_by_node: HashMap<Arc<str>, HashSet<String>>,
+    pending: Pending,
     /// Nodes that have said that they cannot fetch something.
     troubled: HashSet<NodeId>,
     evictions: BTreeMap<String, EvictionFacts>,
@@ -110,6 +116,7 @@ impl ClusterIndex {
             pods_by_node: HashMap::new(),
             warmups: HashMap::new(),
             warmups_by_node: HashMap::new(),
+            pending: Pending::default(),
             troubled: HashSet::new(),
             evictions: BTreeMap::new(),
             fetching: Fetching::default(),
@@ -121,12 +128,7 @@ impl ClusterIndex {
     /// Takes in what the API server says of a node.
     pub fn set_node(&mut self, name: &str, facts: NodeFacts) {
         let node = self.nodes.get_or_insert(name);
-        let changed = match &node.facts {
-            Some(old) => {
-                old.labels != facts.labels || old.uid != facts.uid || old.schedulable != facts.schedulable
-            }
-            None => true,
-        };
+        let changed = node.facts.as_ref() != Some(&facts);
         node.facts = Some(facts);
         if changed {
             self.nodes.invalidate_orders(name);

@@ -2,6 +2,7 @@
 
 use super::Millis;
 use crate::manifest::ManifestHash;
+use crate::node_rules::Taint;
 use crate::wire::report::{NodeStatus, Orders, Speaker};
 use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// Whether new pods may go there: neither cordoned nor lost.
     pub schedulable: bool,
+    /// Its taints.
+    pub taints: Vec<Taint>,
 }
 
 /// A node's place in the index.

@@ -1,5 +1,6 @@
 //! How far datasets and warm-ups are, for their statuses.
 
+use super::failed::Failed;
 use super::node::Node;
 use super::version::Version;
 use super::warmups::Warmup;
@@ -46,6 +47,8 @@ pub struct WarmupProgress {
     pub rate: u64,
     /// What keeps nodes from fetching it, at most a few.
     pub troubles: Vec<(Arc<str>, Trouble)>,
+    /// Files of it that nodes could not fetch.
+    pub failed: Failed,
     /// The node with the least room of those that never have enough, and how many there are.
     pub too_small: Option<TooSmall>,
     /// Why nothing can be done, as one sentence.
@@ -163,8 +166,9 @@ impl ClusterIndex {
                 progress.files_done += files;
             }
         }
-        let nodes = warmup.chosen.iter().filter_map(|name| self.live(name, now)).map(|(_, node)| node);
-        progress.troubles = troubles_with(nodes, hash);
+        let nodes = || warmup.chosen.iter().filter_map(|name| self.live(name, now)).map(|(_, node)| node);
+        progress.troubles = troubles_with(nodes(), hash);
+        progress.failed = Failed::on(nodes(), hash, selection);
         Some(progress)
     }
 

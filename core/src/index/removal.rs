@@ -139,6 +139,7 @@ mod tests {
                 selection: Some(Selection::all()),
                 node_selector: BTreeMap::new(),
                 replicas: None,
+                pending_pods: false,
                 priority: 0,
             },
         );

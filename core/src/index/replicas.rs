@@ -43,6 +43,7 @@ impl ClusterIndex {
             selection: Some(Selection::all()),
             node_selector: BTreeMap::new(),
             replicas: Some(replicas),
+            pending_pods: false,
             priority: PRIORITY,
         };
         self.set_warmup(&key(name), facts);

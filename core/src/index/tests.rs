@@ -112,7 +112,7 @@ pub(super) fn cluster(nodes: &[&str]) -> (ClusterIndex, ManifestHash, Arc<Manife
     index.set_dataset(&name(), dataset(hash));
     index.add_manifest(hash, manifest.clone());
     for node in nodes {
-        let facts = NodeFacts { uid: format!("uid-{node}"), labels: BTreeMap::new(), schedulable: true };
+        let facts = NodeFacts { uid: format!("uid-{node}"), schedulable: true, ..NodeFacts::default() };
         index.set_node(node, facts);
     }
     (index, hash, manifest)
@@ -190,10 +190,10 @@ fn what_cannot_be_applied_asks_for_a_resync_and_changes_nothing() {
 fn a_node_made_again_inherits_nothing() {
     let (mut index, hash, _) = cluster(&["a"]);
     index.apply(Millis(0), snapshot("a", &[(hash, &[0])]));
-    index.set_node("a", NodeFacts { uid: "another".into(), labels: BTreeMap::new(), schedulable: true });
+    index.set_node("a", NodeFacts { uid: "another".into(), schedulable: true, ..NodeFacts::default() });
     assert_eq!(held(&index, 0, &demand(&[])), []);
     index.remove_node("a");
-    index.set_node("a", NodeFacts { uid: "uid-a".into(), labels: BTreeMap::new(), schedulable: true });
+    index.set_node("a", NodeFacts { uid: "uid-a".into(), schedulable: true, ..NodeFacts::default() });
     assert_eq!(held(&index, 0, &demand(&[])), []);
 }
 
@@ -297,6 +297,7 @@ fn bound_pods_and_warmups_become_orders_and_count_as_in_flight() {
             selection: Some(Selection::all()),
             node_selector: BTreeMap::new(),
             replicas: None,
+            pending_pods: false,
             priority: 5,
         },
     );

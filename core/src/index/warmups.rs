@@ -1,6 +1,7 @@
 //! Warm-ups as the API server has them, and the nodes that they choose.
 
 use super::datasets::{Dataset, DatasetName};
+use super::pending::{Pending, Place};
 use super::{ClusterIndex, Node};
 use crate::placement;
 use crate::selection::Selection;
@@ -21,6 +22,8 @@ pub struct WarmupFacts {
     pub node_selector: BTreeMap<String, String>,
     /// How many of them; all when `None`.
     pub replicas: Option<usize>,
+    /// Only those on which pods that want the dataset are pending, or may come to be.
+    pub pending_pods: bool,
     /// Higher first; below what bound pods read.
     pub priority: i32,
 }
@@ -52,7 +55,47 @@ impl ClusterIndex {
     pub(super) fn rechoose_warmups_of(&mut self, dataset: &DatasetName) {
         let of_dataset = self.warmups.iter().filter(|(_, warmup)| warmup.facts.dataset == *dataset);
         let uids: Vec<String> = of_dataset.map(|(uid, _)| uid.clone()).collect();
-        uids.iter().for_each(|uid| self.choose(uid));
+        for uid in uids {
+            self.choose(&uid);
+        }
+    }
+
+    /// Pods that want a dataset are pending in a place where none were before, or the other way
+    /// round. The nodes whose orders may be others now.
+    pub(super) fn pending_changed(&mut self, dataset: &DatasetName, place: &Place) -> Vec<Arc<str>> {
+        let is_meant = |warmup: &Warmup| warmup.facts.pending_pods && warmup.facts.dataset == *dataset;
+        let meant = self.warmups.iter().filter(|(_, warmup)| is_meant(warmup));
+        let uids: Vec<String> = meant.map(|(uid, _)| uid.clone()).collect();
+        let mut changed = Vec::new();
+        for uid in uids {
+            changed.extend(match place {
+                // Jobs bind thousands of pods one by one: not a reason to look at every node each time.
+                Place::Node(node) => self.choose_one(&uid, node),
+                Place::Admitted(_) => self.choose(&uid),
+            });
+        }
+        changed
+    }
+
+    /// Looks at one node only, where the others do not depend on it.
+    fn choose_one(&mut self, uid: &str, node: &str) -> Vec<Arc<str>> {
+        let Some(warmup) = self.warmups.get(uid) else { return Vec::new() };
+        if warmup.facts.replicas.is_some() {
+            return self.choose(uid);
+        }
+        let dataset = self.datasets.get(&warmup.facts.dataset);
+        let node = self.nodes.by_name(node);
+        let Some(node) = node else { return Vec::new() };
+        let allowed = allows(&warmup.facts, dataset, &self.pending, node);
+        if allowed == warmup.chosen.contains(&node.name) {
+            return Vec::new();
+        }
+        let mut chosen = warmup.chosen.clone();
+        match allowed {
+            true => chosen.insert(node.name.clone()),
+            false => chosen.remove(&node.name),
+        };
+        self.put_choice(uid, chosen)
     }
 
     /// A node came, changed or went. Looks at the other nodes only where one has to
@@ -63,14 +106,16 @@ impl ClusterIndex {
         let mut join = Vec::new();
         for (uid, warmup) in &self.warmups {
             let dataset = self.datasets.get(&warmup.facts.dataset);
-            let allowed = node.is_some_and(|node| allows(&warmup.facts, dataset, node));
+            let allowed = node.is_some_and(|node| allows(&warmup.facts, dataset, &self.pending, node));
             match (warmup.chosen.contains(name), allowed) {
                 (true, false) => choose_anew.push(uid.clone()),
                 (false, true) => join.push(uid.clone()),
                 (true, true) | (false, false) => {}
             }
         }
-        choose_anew.iter().for_each(|uid| self.choose(uid));
+        for uid in choose_anew {
+            self.choose(&uid);
+        }
         for uid in join {
             let Some(warmup) = self.warmups.get(&uid) else { continue };
             // Whoever was not among the first before is not among them now.
@@ -81,18 +126,20 @@ impl ClusterIndex {
     }
 
     /// Chooses among all nodes that the warm-up's own selector and its dataset's
-    /// allow, by rendezvous hashing: every replica chooses alike.
-    fn choose(&mut self, uid: &str) {
-        let Some(warmup) = self.warmups.get(uid) else { return };
+    /// allow, by rendezvous hashing: every replica chooses alike. Those that are chosen now and
+    /// were not, or the other way round.
+    fn choose(&mut self, uid: &str) -> Vec<Arc<str>> {
+        let Some(warmup) = self.warmups.get(uid) else { return Vec::new() };
         let dataset = self.datasets.get(&warmup.facts.dataset);
-        let allowed = self.nodes.iter().filter(|(_, node)| allows(&warmup.facts, dataset, node));
+        let allowed =
+            self.nodes.iter().filter(|(_, node)| allows(&warmup.facts, dataset, &self.pending, node));
         let names = allowed.map(|(_, node)| &*node.name);
         let chosen = chosen(&warmup.facts.subject, names, warmup.facts.replicas);
-        self.put_choice(uid, chosen);
+        self.put_choice(uid, chosen)
     }
 
-    fn put_choice(&mut self, uid: &str, chosen: HashSet<Arc<str>>) {
-        let Some(warmup) = self.warmups.get_mut(uid) else { return };
+    fn put_choice(&mut self, uid: &str, chosen: HashSet<Arc<str>>) -> Vec<Arc<str>> {
+        let Some(warmup) = self.warmups.get_mut(uid) else { return Vec::new() };
         let (dataset, selection) = (&warmup.facts.dataset, warmup.facts.selection.as_ref());
         for node in warmup.chosen.difference(&chosen) {
             selection.inspect(|selection| self.fetching.remove(dataset, selection, node));
@@ -109,7 +156,9 @@ impl ClusterIndex {
             self.nodes.invalidate_orders(node);
             self.warmups_by_node.entry(node.clone()).or_default().insert(uid.to_owned());
         }
+        let changed = chosen.symmetric_difference(&warmup.chosen).cloned().collect();
         warmup.chosen = chosen;
+        changed
     }
 }
 
@@ -121,11 +170,13 @@ fn chosen<'a>(
     placement::choose(subject, names, replicas).into_iter().map(Arc::from).collect()
 }
 
-fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, node: &Node) -> bool {
+fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, pending: &Pending, node: &Node) -> bool {
+    let is_waited_on = || dataset.is_some_and(|dataset| pending.are_on(&warmup.dataset, dataset, node));
     node.facts.as_ref().is_some_and(|facts| {
         facts.schedulable
             && selects(&warmup.node_selector, &facts.labels)
             && dataset.is_none_or(|dataset| selects(&dataset.facts.node_selector, &facts.labels))
+            && (!warmup.pending_pods || is_waited_on())
     })
 }
 
@@ -138,15 +189,18 @@ pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<Str
 mod tests {
     use super::super::tests::{cluster, delta, name, snapshot};
     use super::*;
-    use crate::index::{DatasetFacts, Millis, NodeFacts, Settings};
+    use crate::index::{DatasetFacts, Millis, NodeFacts, PendingPod, Settings};
+    use crate::node_rules::NodeRules;
     use crate::wire::report::Adoption;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     #[derive(Clone, Debug)]
     enum Step {
         Set { node: u8, labelled: bool, schedulable: bool },
         Remove(u8),
         DatasetWants(bool),
+        Pod { pod: u8, place: Option<u8>, labelled: bool },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -155,6 +209,8 @@ mod tests {
                 .prop_map(|(node, labelled, schedulable)| Step::Set { node, labelled, schedulable }),
             2 => (0u8..8).prop_map(Step::Remove),
             1 => any::<bool>().prop_map(Step::DatasetWants),
+            3 => (0u8..3, prop::option::of(0u8..10), any::<bool>())
+                .prop_map(|(pod, place, labelled)| Step::Pod { pod, place, labelled }),
         ]
     }
 
@@ -165,6 +221,7 @@ mod tests {
             selection: Some(Selection::all()),
             node_selector: selector(labelled),
             replicas,
+            pending_pods: false,
             priority: 0,
         }
     }
@@ -186,6 +243,7 @@ mod tests {
                 selection: None,
                 node_selector: BTreeMap::new(),
                 replicas: None,
+                pending_pods: false,
                 priority: 5,
             },
         );
@@ -209,7 +267,8 @@ mod tests {
         #[test]
         fn choices_do_not_depend_on_history(steps in prop::collection::vec(step(), 0..40)) {
             let mut index = ClusterIndex::new(Settings::default());
-            let warmups = [facts(None, false), facts(Some(1), false), facts(Some(3), true), facts(Some(0), false)];
+            let pending = |labelled| WarmupFacts { pending_pods: true, ..facts(None, labelled) };
+            let warmups = [facts(None, false), facts(Some(1), false), facts(Some(3), true), facts(Some(0), false), pending(false), pending(true)];
             for (number, facts) in warmups.iter().enumerate() {
                 index.set_warmup(&number.to_string(), facts.clone());
             }
@@ -217,7 +276,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Set { node, labelled, schedulable } => {
-                        let facts = NodeFacts { uid: "u".into(), labels: selector(labelled), schedulable };
+                        let facts = NodeFacts { uid: "u".into(), labels: selector(labelled), schedulable, taints: vec![] };
                         index.set_node(&node.to_string(), facts);
                     }
                     Step::Remove(node) => index.remove_node(&node.to_string()),
@@ -225,8 +284,17 @@ mod tests {
                         let facts = DatasetFacts { node_selector: selector(labelled), ..DatasetFacts::default() };
                         index.set_dataset(&name, facts);
                     }
+                    Step::Pod { pod, place, labelled } => {
+                        let place = place.map(|node| match node {
+                            8.. => Place::Admitted(NodeRules { labels: selector(labelled), ..NodeRules::default() }),
+                            node => Place::Node(node.to_string()),
+                        });
+                        let datasets = BTreeSet::from([name.clone()]);
+                        let of = |place| PendingPod { namespace: "n".into(), datasets, place };
+                        index.set_pending(&pod.to_string(), place.map(of));
+                    }
                 }
-                for uid in ["0", "1", "2", "3"] {
+                for uid in ["0", "1", "2", "3", "4", "5"] {
                     let found = index.warmups[uid].chosen.clone();
                     index.choose(uid);
                     prop_assert_eq!(&found, &index.warmups[uid].chosen, "warm-up {}", uid);

@@ -3,5 +3,6 @@
 
 mod depth;
 pub mod eviction;
+pub mod failed_files;
 pub mod report;
 pub mod scheduler;

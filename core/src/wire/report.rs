@@ -6,6 +6,7 @@
 //! its meaning without a new [`PROTOCOL`].
 
 use super::eviction::{EvictionDone, EvictionOrder};
+use super::failed_files::FailedFiles;
 use crate::manifest::ManifestHash;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
@@ -157,6 +158,10 @@ pub struct NodeStatus {
     /// carried out. Since protocol 4.
     #[serde(default)]
     pub evictions: Vec<EvictionDone>,
+    /// Files that could not be fetched, by want. Left out when there are none; a release that
+    /// does not know them leaves them alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_files: Vec<FailedFiles>,
 }
 
 /// What an agent sends to every extender replica.

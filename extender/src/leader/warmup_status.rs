@@ -5,10 +5,11 @@
 
 use super::{Duties, apply_status, delete_ended, is_over};
 use hearth_api::{
-    ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupStatus, WarmupTrouble, set_condition,
+    ConditionStatus, DEADLINE_EXCEEDED, NodeCounts, Warmup, WarmupFailedFile, WarmupStatus, WarmupTrouble,
+    set_condition,
 };
 use hearth_core::explain;
-use hearth_core::index::{TooSmall, WarmupProgress};
+use hearth_core::index::{FailedOn, TooSmall, WarmupProgress};
 use hearth_core::score;
 use hearth_core::wire::report::Trouble;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -161,6 +162,11 @@ impl Stop {
             Self::Suspended => (None, None),
             Self::Deadline => (before.started_at, before.finished_at.or(Some(Time(now)))),
         };
+        // What is late is left as it was, for a person to see why.
+        let (files_failed, failed_files) = match self {
+            Self::Suspended => (None, Vec::new()),
+            Self::Deadline => (before.files_failed, before.failed_files),
+        };
         WarmupStatus {
             observed_generation: generation,
             bytes_per_second: None,
@@ -168,7 +174,9 @@ impl Stop {
             eta: None,
             started_at,
             finished_at,
+            files_failed,
             troubles: Vec::new(),
+            failed_files,
             conditions,
             ..before
         }
@@ -188,6 +196,16 @@ fn trouble((node, trouble): &(Arc<str>, Trouble)) -> WarmupTrouble {
         // The names of the kinds are CamelCase words, as reasons are.
         reason: format!("{:?}", trouble.kind),
         message: trouble.message.clone(),
+    }
+}
+
+fn failed_file(FailedOn { file, node, nodes }: &FailedOn) -> WarmupFailedFile {
+    WarmupFailedFile {
+        path: file.path.clone(),
+        node: node.to_string(),
+        nodes: i64::try_from(*nodes).unwrap_or(i64::MAX),
+        reason: file.reason.clone(),
+        message: file.message.clone(),
     }
 }
 
@@ -212,19 +230,27 @@ fn percent(progress: &WarmupProgress) -> u8 {
 /// The status as it should be.
 fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: Timestamp) -> WarmupStatus {
     let before = warmup.status.clone().unwrap_or_default();
+    let goes_to_pods = warmup.spec.nodes.as_ref().is_some_and(|nodes| nodes.pending_pods);
+    // With the pods that run now their nodes went, and nothing has come undone.
+    let is_over = goes_to_pods && progress.nodes_wanted == 0 && warmup.is_complete();
     let complete = progress.problem.is_none()
-        && progress.nodes_wanted > 0
+        && (progress.nodes_wanted > 0 || is_over)
         && progress.nodes_done == progress.nodes_wanted;
     let missing = progress.bytes_total.saturating_sub(progress.bytes_done);
     let moving = !complete && per_second >= 1.0;
     let (problem, too_small) = (&progress.problem, &progress.too_small);
     let (condition, reason, message) = match (problem, too_small, progress.troubles.as_slice()) {
         (Some(problem), ..) => (ConditionStatus::False, "CannotStart", problem.clone()),
-        _ if progress.nodes_wanted == 0 => (
-            ConditionStatus::False,
-            "NoNodes",
-            "no schedulable node matches: see spec.nodes.nodeSelector".to_owned(),
-        ),
+        _ if progress.nodes_wanted == 0 && !complete => {
+            let (reason, message) = match goes_to_pods {
+                true => (
+                    "NoPendingPods",
+                    "no pod that wants the dataset is pending for a schedulable node: it waits for one",
+                ),
+                false => ("NoNodes", "no schedulable node matches: see spec.nodes.nodeSelector"),
+            };
+            (ConditionStatus::False, reason, message.to_owned())
+        }
         _ if complete => (ConditionStatus::True, "Complete", "all wanted nodes hold all of it".to_owned()),
         (_, Some(too_small), _) => (ConditionStatus::False, "DoesNotFit", does_not_fit(too_small)),
         (.., [(node, trouble), others @ ..]) => {
@@ -241,6 +267,8 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
     set_condition(&mut conditions, "Complete", condition, reason, message, generation, now);
     let number = |value: u64| Some(i64::try_from(value).unwrap_or(i64::MAX));
     let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let failed = &progress.failed;
+    let is_known = progress.problem.is_none() && progress.nodes_wanted > 0;
     WarmupStatus {
         observed_generation: generation,
         nodes: Some(NodeCounts {
@@ -252,13 +280,15 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
         bytes_total: number(progress.bytes_total),
         files_done: number(progress.files_done),
         files_total: number(progress.files_total),
-        percent: progress.problem.is_none().then(|| format!("{}%", percent(progress))),
+        files_failed: number(failed.count).filter(|_| failed.count > 0),
+        percent: is_known.then(|| format!("{}%", percent(progress))),
         bytes_per_second: moving.then_some(per_second as i64),
         rate: moving.then(|| format!("{}/s", explain::bytes(per_second as u64))),
         eta: moving.then(|| explain::duration(missing as f64 / per_second)),
         started_at: before.started_at.or(Some(Time(now))),
         finished_at: finished_at.or(complete.then_some(Time(now))),
         troubles: progress.troubles.iter().filter(|_| !complete).take(TROUBLES_SHOWN).map(trouble).collect(),
+        failed_files: failed.files.iter().map(failed_file).collect(),
         conditions,
     }
 }
@@ -267,7 +297,9 @@ fn status_of(warmup: &Warmup, progress: &WarmupProgress, per_second: f64, now: T
 mod tests {
     use super::*;
     use hearth_api::WarmupSpec;
+    use hearth_core::index::Failed;
     use hearth_core::manifest::ManifestHash;
+    use hearth_core::wire::failed_files::FailedFile;
     use hearth_core::wire::report::TroubleKind;
 
     fn warmup() -> Warmup {
@@ -285,6 +317,11 @@ mod tests {
             files_total: 10,
             ..WarmupProgress::default()
         }
+    }
+
+    fn failed() -> Failed {
+        let file = FailedFile::new("a/b", "Gone", "it is gone");
+        Failed { count: 3, files: vec![FailedOn { file, node: "n1".into(), nodes: 2 }] }
     }
 
     #[test]
@@ -333,6 +370,15 @@ mod tests {
             (status.troubles[0].node.as_str(), status.troubles[0].reason.as_str()),
             ("node-0", "Changed")
         );
+        assert!(status.files_failed.is_none() && status.failed_files.is_empty());
+        failing.failed = failed();
+        let status = status_of(&warmup(), &failing, 0.0, Timestamp::now());
+        let said = serde_json::to_value(&status).unwrap();
+        assert_eq!(said["filesFailed"], 3, "{said}");
+        assert_eq!(
+            said["failedFiles"],
+            serde_json::json!([{"path": "a/b", "node": "n1", "nodes": 2, "reason": "Gone", "message": "it is gone"}])
+        );
         let too_small = |nodes| {
             let too_small = TooSmall { node: "n1".into(), capacity: 10_000, asked: 2_500_000, nodes };
             let progress = WarmupProgress { too_small: Some(too_small), ..progress(0) };
@@ -349,6 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn one_that_goes_to_pending_pods_waits_for_them_and_is_complete_when_they_run() {
+        let mut warmup = warmup();
+        warmup.spec.nodes = serde_json::from_value(serde_json::json!({"pendingPods": true})).unwrap();
+        let reason = |status: &WarmupStatus| status.conditions[0].reason.clone();
+        let status = |warmup: &Warmup, progress| status_of(warmup, &progress, 0.0, Timestamp::UNIX_EPOCH);
+        let waits = status(&warmup, WarmupProgress::default());
+        assert_eq!((reason(&waits).as_str(), &waits.percent), ("NoPendingPods", &None));
+        warmup.status = Some(status(&warmup, progress(1_000)));
+        assert!(warmup.is_complete());
+        warmup.status = Some(status(&warmup, WarmupProgress::default()));
+        assert_eq!(warmup.status.as_ref().and_then(|status| status.nodes.clone()).unwrap().summary, "0/0");
+        assert!(warmup.is_complete(), "the pods run");
+        assert_eq!(reason(&status(&warmup, progress(400))), "Fetching", "others have come");
+    }
+
+    #[test]
     fn a_warm_up_stops_when_it_is_told_to_or_is_late() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let mut warmup = warmup();
@@ -356,12 +418,14 @@ mod tests {
         warmup.spec.active_deadline_seconds = Some(60);
         warmup.spec.ttl_seconds_after_finished = Some(10);
         assert_eq!(Stop::of(&warmup, at(1_000)), None, "it has not begun");
-        warmup.status = Some(status_of(&warmup, &progress(400), 10.0, at(1_000)));
+        let failing = WarmupProgress { failed: failed(), ..progress(400) };
+        warmup.status = Some(status_of(&warmup, &failing, 10.0, at(1_000)));
         assert_eq!(Stop::of(&warmup, at(1_059)), None);
         assert_eq!(Stop::of(&warmup, at(1_060)), Some(Stop::Deadline));
         warmup.status = Some(Stop::Deadline.status(&warmup, at(1_060)));
         let status = warmup.status.as_ref().unwrap();
         assert_eq!((status.bytes_done, &status.rate), (Some(400), &None));
+        assert_eq!((status.files_failed, status.failed_files.len()), (Some(3), 1), "they say why");
         assert!(warmup.is_stopped() && !is_past_ttl(&warmup, at(1_069)) && is_past_ttl(&warmup, at(1_070)));
         // Raised, it goes on.
         (warmup.metadata.generation, warmup.spec.active_deadline_seconds) = (Some(2), Some(600));

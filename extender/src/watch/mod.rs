@@ -6,6 +6,7 @@ mod evictions;
 mod follow;
 mod known;
 mod nodes;
+mod pending;
 mod pods;
 mod runs;
 mod warmups;

@@ -3,7 +3,8 @@
 use super::follow::Follower;
 use crate::state::State;
 use hearth_core::index::NodeFacts;
-use k8s_openapi::api::core::v1::Node;
+use hearth_core::node_rules;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -67,10 +68,16 @@ fn facts_of(node: Node) -> NodeFacts {
         (CONTROL_PLANE_TAINTS.contains(&key) || LOST_TAINTS.contains(&key))
             && taint.effect != "PreferNoSchedule"
     });
+    let taint = |taint: Taint| node_rules::Taint {
+        key: taint.key,
+        value: taint.value.unwrap_or_default(),
+        effect: taint.effect,
+    };
     NodeFacts {
         uid: node.metadata.uid.unwrap_or_default(),
         labels: node.metadata.labels.unwrap_or_default(),
         schedulable: !closed && !spec.unschedulable.unwrap_or(false),
+        taints: spec.taints.unwrap_or_default().into_iter().map(taint).collect(),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use super::follow::Follower;
 use super::known::{Known, WaitingPod};
+use super::pending::pending_of;
 use crate::events::Recorder;
 use crate::state::State;
 use hearth_core::annotation::{self, Locality};
 use hearth_core::decide::Decision;
+use hearth_core::index::PendingPod;
 use hearth_core::pod::{
     Annotations, ClaimVolume, CsiVolume, Demand, Labels, Metadata, OwnerReference, PodFacts, Spec, Volume,
 };
@@ -37,6 +39,8 @@ pub(super) struct Pods {
     agents: HashMap<String, String>,
     /// Nodes of the bound pods, by UID.
     bound: HashMap<String, String>,
+    /// Those that do not run yet, by UID.
+    pending: HashMap<String, PendingPod>,
 }
 
 impl Pods {
@@ -47,7 +51,8 @@ impl Pods {
         known: Arc<Known>,
         leads: Receiver<bool>,
     ) -> Self {
-        Self { namespace, state, recorder, known, leads, agents: HashMap::new(), bound: HashMap::new() }
+        let (agents, bound, pending) = Default::default();
+        Self { namespace, state, recorder, known, leads, agents, bound, pending }
     }
 }
 
@@ -69,10 +74,12 @@ impl Follower<Pod> for Pods {
             return;
         };
         self.known.set_holding(&uid, &demand, holding_of(&pod, &demand));
+        let pending = pending_of(&pod, &demand);
         match node {
             Some(node) => self.bound(&facts, &uid, &node, demand, is_fresh(&pod)),
-            None => self.pending(&facts, &uid, demand),
+            None => self.wait(&facts, &uid, demand),
         }
+        self.set_pending(&uid, pending);
         self.count_waiting();
     }
 
@@ -81,8 +88,8 @@ impl Follower<Pod> for Pods {
     }
 
     fn retain(&mut self, uids: &HashSet<String>) {
-        let gone: Vec<String> =
-            self.bound.keys().chain(self.agents.keys()).filter(|uid| !uids.contains(*uid)).cloned().collect();
+        let known = self.bound.keys().chain(self.agents.keys()).chain(self.pending.keys());
+        let gone: Vec<String> = known.filter(|uid| !uids.contains(*uid)).cloned().collect();
         for uid in gone {
             self.forget(&uid);
         }
@@ -92,7 +99,7 @@ impl Follower<Pod> for Pods {
 }
 
 impl Pods {
-    fn pending(&self, facts: &PodFacts, uid: &str, demand: Demand) {
+    fn wait(&self, facts: &PodFacts, uid: &str, demand: Demand) {
         // The scheduler's call will come in a moment and must not count then.
         self.state.prepare(&demand);
         let waits = demand.locality != Locality::Preferred;
@@ -128,6 +135,20 @@ impl Pods {
         self.state.wake(node);
     }
 
+    /// For the warm-ups that go where pods are pending.
+    fn set_pending(&mut self, uid: &str, pod: Option<PendingPod>) {
+        // Most changes of a pod are of something else: not a reason to hold up who reads the index.
+        if self.pending.get(uid) == pod.as_ref() {
+            return;
+        }
+        match &pod {
+            Some(pod) => self.pending.insert(uid.to_owned(), pod.clone()),
+            None => self.pending.remove(uid),
+        };
+        let nodes = self.state.write(|index| index.set_pending(uid, pod));
+        nodes.iter().for_each(|node| self.state.wake(node));
+    }
+
     fn note_agent(&mut self, pod: &Pod, uid: &str, node: Option<&str>) {
         let (label, value) = AGENT_LABEL;
         let ours = pod.namespace().as_deref() == Some(&self.namespace)
@@ -158,6 +179,7 @@ impl Pods {
     fn forget_demand(&mut self, uid: &str) {
         self.known.set_waiting(uid, None);
         self.known.unset_holding(uid);
+        self.set_pending(uid, None);
         if let Some(node) = self.bound.remove(uid) {
             self.state.write(|index| index.unbind_pod(uid));
             self.state.wake(&node);

@@ -73,6 +73,7 @@ fn facts_of(warmup: &Warmup) -> Result<WarmupFacts, InvalidSpec> {
         },
         node_selector: nodes.node_selector,
         replicas: nodes.replicas.map(|replicas| usize::try_from(replicas).unwrap_or(0)),
+        pending_pods: nodes.pending_pods,
         priority: warmup.spec.priority,
     })
 }

@@ -1,11 +1,13 @@
 //! One want on its way: when it is prepared, what it still lacks, what keeps it. Pure.
 
+use super::failures::Failures;
 use super::plan::{InFlight, Plan, Run};
 use super::quota::Quotas;
 use super::source::{FillError, Prepared, Source};
 use crate::origin::{OriginError, shown};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hearth_core::manifest::ManifestHash;
+use hearth_core::wire::failed_files::{self, FailedFiles};
 use hearth_core::wire::report::{Trouble, TroubleKind, Want};
 use roaring::RoaringBitmap;
 use std::sync::Arc;
@@ -54,10 +56,7 @@ pub(super) struct Job {
     reading: usize,
     backoff: ExponentialBackoff,
     trouble: Option<(TroubleKind, String)>,
-    /// Objects that are not as they were listed: how many, and one of them.
-    changed: Option<(u64, String)>,
-    /// They are from before the plan was made anew.
-    changed_before: bool,
+    failures: Failures,
     done: bool,
     /// The Dataset is another one since then than that of the source.
     stale: Option<Instant>,
@@ -104,8 +103,7 @@ impl Job {
             reading: 0,
             backoff: backoff(),
             trouble: None,
-            changed: None,
-            changed_before: false,
+            failures: Failures::default(),
             done: false,
             stale: None,
             failing: None,
@@ -157,11 +155,10 @@ impl Job {
                 self.phase = Phase::Active;
                 self.full_until = None;
                 self.failing_until = None;
-                self.source = Some(prepared.source);
                 self.plan = Plan::new(prepared.missing).showing(prepared.shown);
                 self.plan.urge(&std::mem::take(&mut self.urged));
-                // Told until it is known to be otherwise.
-                self.changed_before = true;
+                self.failures.planned(&prepared.source.manifest, &self.plan);
+                self.source = Some(prepared.source);
                 if !self.plan.has_more() {
                     self.settle(now);
                 }
@@ -280,16 +277,15 @@ impl Job {
         // The plan may be newer than the request.
         self.fetched(done);
         let rest = ranges_without(run, done);
+        if let Some(FillError::Origin(error)) = error {
+            self.failures.failed(run.file, error);
+        }
         match (error, &self.source) {
-            (Some(FillError::Origin(OriginError::Changed(why))), Some(source)) => {
+            (Some(FillError::Origin(error)), Some(source)) if error.is_of_the_object() => {
                 let manifest = source.manifest.clone();
                 for range in rest {
                     self.plan.put_aside(&manifest, run, range);
                 }
-                if std::mem::take(&mut self.changed_before) {
-                    self.changed = None;
-                }
-                self.changed.get_or_insert_with(|| (0, why.clone())).0 += 1;
             }
             (error, _) => match (error, self.one_of_several(run)) {
                 (Some(FillError::Origin(error)), Some(origin)) => {
@@ -317,15 +313,13 @@ impl Job {
         for number in done {
             self.plan.fetched(number..number + 1);
         }
+        self.failures.fetched(done, &self.plan);
     }
 
     /// When nothing is left to hand out or to wait for: looks again later.
     fn settle(&mut self, now: Instant) {
         if !matches!(self.phase, Phase::Active) || self.plan.has_more() || self.fetches() {
             return;
-        }
-        if !self.plan.has_changed() {
-            self.changed = None;
         }
         let after = if self.plan.waits_for_others() {
             ELSEWHERE
@@ -336,6 +330,7 @@ impl Job {
         } else {
             self.done = true;
             self.trouble = None;
+            self.failures.clear();
             self.backoff = backoff();
             RECHECK
         };
@@ -400,17 +395,25 @@ impl Job {
 
     /// What keeps it, for a person.
     pub(super) fn troubles(&self) -> impl Iterator<Item = Trouble> + '_ {
-        let changed = self.changed.as_ref().map(|(count, example)| {
-            (
-                TroubleKind::Changed,
-                format!("{count} objects are not as they were listed, for example: {}", shown(example)),
-            )
+        let changed = self.failures.changed().map(|(count, example)| {
+            let example = example.map(|why| format!(", for example: {}", shown(why))).unwrap_or_default();
+            (TroubleKind::Changed, format!("{count} objects are not as they were listed{example}"))
         });
         self.trouble.clone().into_iter().chain(changed).map(|(kind, message)| Trouble {
             dataset: format!("{}/{}", self.want.namespace, self.want.dataset),
             manifest: self.want.manifest,
             kind,
             message,
+        })
+    }
+
+    /// Files of it that could not be fetched; `None` when there are none.
+    pub(super) fn failed_files(&self) -> Option<FailedFiles> {
+        (self.failures.count() > 0).then(|| FailedFiles {
+            manifest: self.want.manifest,
+            part: failed_files::part(&self.want.globs),
+            count: self.failures.count(),
+            files: self.failures.told().cloned().collect(),
         })
     }
 }

@@ -7,6 +7,7 @@
 
 mod courtesy;
 mod demands;
+mod failures;
 mod fetch;
 mod job;
 mod plan;

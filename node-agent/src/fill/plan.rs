@@ -130,6 +130,13 @@ impl Plan {
         others.iter().map(|blocks| blocks.len()).sum::<u64>() + self.changed.difference_len(&self.shown)
     }
 
+    /// Whether any of these blocks is not fetched yet, those that are under way left out.
+    pub(super) fn lacks(&self, numbers: Range<BlockNumber>) -> bool {
+        [&self.missing, &self.elsewhere, &self.changed, &self.put_off, &self.failed]
+            .iter()
+            .any(|blocks| blocks.range_cardinality(numbers.clone()) > 0)
+    }
+
     pub(super) fn waits_for_others(&self) -> bool {
         !self.elsewhere.is_empty()
     }
@@ -261,14 +268,14 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use hearth_core::block::BLOCK_SIZE;
     use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin};
     use hearth_core::object::{AccessDomain, Validator};
     use proptest::prelude::*;
 
-    fn manifest(sizes: &[u64]) -> Manifest {
+    pub(in crate::fill) fn manifest(sizes: &[u64]) -> Manifest {
         manifest_showing(sizes, &[])
     }
 

@@ -2,7 +2,11 @@
 
 use super::job::Job;
 use crate::metrics::Metrics;
+use hearth_core::wire::failed_files::{FailedFiles, MAX_WANTS};
 use hearth_core::wire::report::{MAX_TROUBLES, Trouble, TroubleKind};
+
+/// Most files that are named in all: each report has them, and nobody reads more.
+const MOST_NAMED: usize = 100;
 
 /// How fetching does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,12 +15,15 @@ pub struct FillStatus {
     pub origin_bytes_per_second: Option<u64>,
     /// What keeps the node from getting warm, the most urgent first.
     pub troubles: Vec<Trouble>,
+    /// Files that could not be fetched, of the most urgent wants first.
+    pub failed_files: Vec<FailedFiles>,
 }
 
 impl FillStatus {
     pub(super) fn new<'a>(rate: Option<u64>, jobs: impl Iterator<Item = &'a Job>) -> Self {
         let mut jobs: Vec<&Job> = jobs.collect();
         jobs.sort_by_key(|job| std::cmp::Reverse(job.want.priority));
+        let failed_files = bounded(jobs.iter().filter_map(|job| job.failed_files()));
         let mut troubles: Vec<Trouble> = Vec::new();
         for trouble in jobs.into_iter().flat_map(Job::troubles) {
             if troubles.len() == MAX_TROUBLES {
@@ -27,7 +34,7 @@ impl FillStatus {
                 troubles.push(trouble);
             }
         }
-        Self { origin_bytes_per_second: rate, troubles }
+        Self { origin_bytes_per_second: rate, troubles, failed_files }
     }
 
     pub(super) fn count(&self, metrics: &Metrics) {
@@ -41,5 +48,38 @@ impl FillStatus {
             let count = self.troubles.iter().filter(|trouble| trouble.kind == kind).count();
             metrics.troubles.with_label_values(&[label]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+}
+
+/// All are counted; of the first ones files are named.
+fn bounded(all: impl Iterator<Item = FailedFiles>) -> Vec<FailedFiles> {
+    let mut left = MOST_NAMED;
+    let mut bounded: Vec<FailedFiles> = all.take(MAX_WANTS).collect();
+    for failed in &mut bounded {
+        failed.files.truncate(left);
+        left -= failed.files.len();
+    }
+    bounded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_core::manifest::ManifestHash;
+    use hearth_core::wire::failed_files::FailedFile;
+
+    #[test]
+    fn a_report_names_so_many_files_and_counts_them_all() {
+        let failed = |part| FailedFiles {
+            manifest: ManifestHash([1; 32]),
+            part,
+            count: 30,
+            files: vec![FailedFile::new("a", "Gone", "it is gone"); 15],
+        };
+        let told = bounded((0..100).map(failed));
+        let named: Vec<usize> = told.iter().map(|failed| failed.files.len()).collect();
+        assert_eq!((told.len(), named.iter().sum::<usize>()), (MAX_WANTS, MOST_NAMED));
+        assert_eq!(named[..8], [15, 15, 15, 15, 15, 15, 10, 0]);
+        assert!(told.iter().all(|failed| failed.count == 30));
     }
 }

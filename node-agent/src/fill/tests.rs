@@ -237,6 +237,7 @@ async fn a_broken_body_goes_on_from_the_block_that_it_came_to() {
 async fn a_changed_object_is_told_and_the_others_come() {
     let world = World::new(&[("a", 10), ("b", 10), ("c", 2 * BLOCK)]).await;
     let (hash, manifest) = world.list().await;
+    let before = world.fake.faults.lock().objects.clone();
     world.fake.faults.lock().put(b"b", &content(9, 10));
     world.fake.faults.lock().objects.remove(b"c".as_slice());
     let filling = world.start(&manifest, 1, None);
@@ -250,6 +251,21 @@ async fn a_changed_object_is_told_and_the_others_come() {
     )
     .await;
     assert_eq!(filling.store.held(&hash).unwrap().len(), 1);
+    let failed = filling.status.borrow().failed_files.clone();
+    let files = failed[0].files.iter().map(|file| (file.path.as_str(), file.reason.as_str()));
+    assert_eq!((failed[0].count, files.collect::<Vec<_>>()), (2, vec![("b", "Changed"), ("c", "Gone")]));
+    // Back as they were, they come and have not failed any more.
+    world.fake.faults.lock().objects = before;
+    let mut dataset = world.dataset();
+    dataset.metadata.generation = Some(2);
+    world.api.put(DATASET, &dataset);
+    filling.want(vec![Want { generation: 2, ..want(hash, &[], 1) }]);
+    filling.held(&hash, 4).await;
+    eventually(
+        || format!("{:?}", filling.status.borrow()),
+        || filling.status.borrow().failed_files.is_empty() && filling.status.borrow().troubles.is_empty(),
+    )
+    .await;
     filling.stop().await;
 }
 

@@ -80,7 +80,7 @@ pub async fn suite<F: Fixture>(new: impl Fn() -> F) {
     finds_an_object_by_its_path(&new()).await;
     reads_exactly_the_range(&new()).await;
     a_changed_object_is_never_read(&new()).await;
-    a_lost_object_has_changed(&new()).await;
+    a_lost_object_is_gone(&new()).await;
     an_unchanged_object_keeps_its_validator(&new()).await;
 }
 
@@ -195,12 +195,12 @@ async fn a_changed_object_is_never_read(fixture: &impl Fixture) {
     }
 }
 
-async fn a_lost_object_has_changed(fixture: &impl Fixture) {
+async fn a_lost_object_is_gone(fixture: &impl Fixture) {
     fixture.put("a", b"1").await;
     let object = list(fixture).await.objects["a"].clone();
     fixture.delete("a").await;
     let error = get(fixture, "a", &object, 0..1).await.unwrap_err();
-    assert!(matches!(error, OriginError::Changed(_)), "{error}");
+    assert!(matches!(error, OriginError::Gone(_)), "{error}");
 }
 
 async fn an_unchanged_object_keeps_its_validator(fixture: &impl Fixture) {

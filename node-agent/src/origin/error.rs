@@ -9,6 +9,9 @@ pub enum OriginError {
     /// The object is not, or no longer, what the manifest says.
     #[error("{0}")]
     Changed(String),
+    /// The object is no longer there.
+    #[error("{0}")]
+    Gone(String),
     /// The bucket or the directory does not exist.
     #[error("{0}")]
     NotFound(String),
@@ -40,6 +43,11 @@ impl OriginError {
         matches!(self, Self::Throttled { .. } | Self::Unavailable(_))
     }
 
+    /// Whether it is the object that is not what the manifest says, and nothing else is wrong.
+    pub fn is_of_the_object(&self) -> bool {
+        matches!(self, Self::Changed(_) | Self::Gone(_))
+    }
+
     /// How long the origin wants to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -51,7 +59,7 @@ impl OriginError {
     /// As a report says it.
     pub fn trouble(&self) -> TroubleKind {
         match self {
-            Self::Changed(_) => TroubleKind::Changed,
+            Self::Changed(_) | Self::Gone(_) => TroubleKind::Changed,
             Self::Denied(_) => TroubleKind::Credentials,
             Self::NotFound(_)
             | Self::Throttled { .. }
@@ -65,6 +73,7 @@ impl OriginError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Changed(_) => "Changed",
+            Self::Gone(_) => "Gone",
             Self::NotFound(_) => "NotFound",
             Self::Denied(_) => "Denied",
             Self::Throttled { .. } => "Throttled",
@@ -79,7 +88,7 @@ impl OriginError {
     /// The label of the metric that counts requests.
     pub(super) fn outcome(&self) -> &'static str {
         match self {
-            Self::Changed(_) => "changed",
+            Self::Changed(_) | Self::Gone(_) => "changed",
             Self::NotFound(_) => "not_found",
             Self::Denied(_) => "denied",
             Self::Throttled { .. } => "throttled",

@@ -214,7 +214,7 @@ impl Origin for FileOrigin {
                 let file =
                     openat2(&root, &key, flags, Mode::empty(), BENEATH).map_err(|error| match error {
                         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => {
-                            OriginError::Changed(format!("{} is no longer there", shown(&at)))
+                            OriginError::Gone(format!("{} is no longer there", shown(&at)))
                         }
                         error => failed(&at, error),
                     })?;

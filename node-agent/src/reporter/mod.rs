@@ -204,6 +204,7 @@ impl Shared {
             troubles: fill.troubles.clone(),
             in_use: self.in_use.versions(),
             evictions: self.evicted.borrow().clone(),
+            failed_files: fill.failed_files.clone(),
         }
     }
 

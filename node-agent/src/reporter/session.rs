@@ -146,7 +146,8 @@ impl Session {
                     }
                     () = feed.changed(), if !news => news = true,
                     Ok(()) = status.changed(), if !news => {
-                        news = status.borrow_and_update().troubles != told.troubles;
+                        let status = status.borrow_and_update();
+                        news = status.troubles != told.troubles || status.failed_files != told.failed_files;
                     }
                     () = tokio::time::sleep_until(sent + GAP), if may_send => break,
                 }

@@ -204,9 +204,11 @@ async fn trouble_is_told_at_once() {
         kind: TroubleKind::Origin,
         message: "down".into(),
     };
-    world
-        .status
-        .send_replace(FillStatus { origin_bytes_per_second: Some(7), troubles: vec![trouble.clone()] });
+    world.status.send_replace(FillStatus {
+        origin_bytes_per_second: Some(7),
+        troubles: vec![trouble.clone()],
+        failed_files: vec![],
+    });
     world
         .reported("the trouble", |reports| {
             reports.iter().any(|report| report.status.troubles == [trouble.clone()])

@@ -82,7 +82,7 @@ pub(crate) fn cluster(now: Millis) -> ClusterIndex {
     }
     for (node, holdings) in holdings {
         let name = node_name(node);
-        index.set_node(&name, NodeFacts { uid: name.clone(), labels: BTreeMap::new(), schedulable: true });
+        index.set_node(&name, NodeFacts { uid: name.clone(), schedulable: true, ..NodeFacts::default() });
         let report = Report {
             protocol: PROTOCOL,
             speaker: Speaker { node: name.clone(), node_uid: name, store: uuid::Uuid::nil(), boot: 1 },

@@ -174,6 +174,10 @@ async fn the_api_server_refuses_bad_specs_with_a_sentence_and_sets_defaults() ->
     for (spec, sentence) in [
         (json!({"dataset": {"name": "another"}}), "cannot be changed"),
         (json!({"dataset": {"name": "images"}, "nodes": {"replicas": 0}}), "replicas"),
+        (
+            json!({"dataset": {"name": "images"}, "nodes": {"replicas": 2, "pendingPods": true}}),
+            "replicas and pendingPods exclude each other",
+        ),
         (json!({"dataset": {"name": "images"}, "priority": 5000}), "priority"),
         (json!({"dataset": {"name": "images"}, "activeDeadlineSeconds": 0}), "activeDeadlineSeconds"),
         (json!({"dataset": {"name": "images"}, "ttlSecondsAfterFinished": -1}), "ttlSecondsAfterFinished"),

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail, ensure};
 use hearth_tests::cluster::{Cluster, e2e, nodes};
-use hearth_tests::datasets::FETCH;
+use hearth_tests::datasets::{FETCH, USER};
+use hearth_tests::pods::pod;
 use hearth_tests::wait::eventually;
 use serde_json::{Value, json};
 
@@ -104,5 +105,80 @@ fn a_warmup_waits_while_it_is_suspended_gives_up_at_its_deadline_and_goes_after_
         })
         .await?;
         cluster.warm("images", "node-1", 100).await
+    })
+}
+
+#[test]
+fn a_warmup_names_the_files_that_could_not_be_fetched_until_they_are() -> Result<()> {
+    e2e(&nodes(2), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        for i in 0..4 {
+            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
+        }
+        cluster.s3_dataset_with("images", &bucket, "images", json!({"refresh": "Never"})).await?;
+        bucket.put("images/1.bin", vec![7; MIB]).await?;
+        bucket.delete("images/3.bin").await?;
+        cluster.warmup("images", "images", json!({"paths": ["[12].bin", "3.bin"]})).await?;
+
+        let status =
+            progress(cluster, |status| status["filesFailed"] == 4 && status["filesDone"] == 2).await?;
+        let failed: Vec<_> = status["failedFiles"].as_array().into_iter().flatten().collect();
+        let said = |field: &str| failed.iter().map(|file| file[field].clone()).collect::<Vec<_>>();
+        assert_eq!(said("path"), ["1.bin", "3.bin"], "{status}");
+        assert_eq!(said("reason"), ["Changed", "Gone"], "{status}");
+        assert_eq!(said("nodes"), [2, 2], "{status}");
+        assert!(
+            said("message").iter().all(|why| why.as_str().is_some_and(|why| !why.is_empty())),
+            "{status}"
+        );
+        let described =
+            cluster.kube.kubectl(&["describe", "warmups.hearth.dev", "images", "-n", USER], "").await?;
+        ensure!(described.contains("Failed Files:") && described.contains("3.bin"), "{described}");
+
+        // What is there now is another version, of which nothing fails.
+        let asks = ["-n", USER, "annotate", "datasets.hearth.dev", "images", "hearth.dev/refresh=now"];
+        cluster.kube.kubectl(&asks, "").await?;
+        let status =
+            progress(cluster, |status| status["filesTotal"] == 4 && status["filesDone"] == 4).await?;
+        assert!(status["filesFailed"].is_null() && status["failedFiles"].is_null(), "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_warmup_goes_to_the_nodes_on_which_pods_are_pending() -> Result<()> {
+    e2e(&nodes(3), async |cluster| {
+        let bucket = cluster.s3.bucket("data")?;
+        for i in 0..2 {
+            bucket.put(&format!("images/{i}.bin"), vec![i; MIB]).await?;
+        }
+        cluster.s3_dataset("images", &bucket, "images").await?;
+        cluster.kube.kubectl(&["label", "node", "node-3", "pool=gpu"], "").await?;
+        cluster.warmup("images", "images", json!({"nodes": {"pendingPods": true}})).await?;
+        progress(cluster, |status| status["conditions"][0]["reason"] == "NoPendingPods").await?;
+
+        // One that nobody puts anywhere, and may be put on one node only.
+        let waits = pod("waits").datasets("images/0.bin").node_selector("pool", "gpu").scheduler("nobody");
+        waits.create(&cluster.kube).await?;
+        let warm_on = async |nodes: &str, percents: [u8; 3]| {
+            let done = |status: &Value| {
+                status["nodes"]["summary"] == nodes && status["conditions"][0]["reason"] == "Complete"
+            };
+            progress(cluster, done).await?;
+            let seen = cluster.explain("images").await?;
+            let found = ["node-1", "node-2", "node-3"].map(|node| seen.percent(node));
+            assert_eq!(found, percents, "{seen:?}");
+            anyhow::Ok(())
+        };
+        warm_on("1/1", [0, 0, 100]).await?;
+        // One that is bound, and gets more than it asks for itself.
+        pod("bound").datasets("images/0.bin").on_node("node-2").create(&cluster.kube).await?;
+        warm_on("2/2", [0, 100, 100]).await?;
+
+        // They run, or are gone: nobody is pending, and what was done stays done.
+        let runs = ["patch", "pod", "bound", "-n", USER, "--subresource=status", "--type=merge", "-p"];
+        cluster.kube.kubectl(&[&runs[..], &[r#"{"status":{"phase":"Running"}}"#]].concat(), "").await?;
+        cluster.kube.kubectl(&["delete", "pod", "waits", "-n", USER], "").await?;
+        warm_on("0/0", [0, 100, 100]).await
     })
 }

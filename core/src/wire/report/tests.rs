@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::eviction::{Evicts, Kept, KeptWhy};
+use crate::wire::failed_files::{self, FailedFile};
 use proptest::prelude::*;
 
 fn report() -> Report {
@@ -32,6 +33,7 @@ fn report() -> Report {
                 again: true,
                 error: None,
             }],
+            failed_files: vec![],
         },
         orders_seen: 5,
         hold_millis: 2000,
@@ -81,6 +83,20 @@ fn the_snapshot_of_protocol_4_is_pinned() {
     let golden = include_str!("../golden/snapshot-4.hex").trim();
     assert_eq!(hex(&encode(&snapshot())), golden);
     assert_eq!(decode_report(&unhex(golden)).unwrap(), snapshot());
+}
+
+#[test]
+fn files_that_failed_are_pinned_and_nobody_has_to_know_them() {
+    let failed = FailedFiles {
+        manifest: ManifestHash([7; 32]),
+        part: failed_files::part(&["train/**".into()]),
+        count: 2,
+        files: vec![FailedFile::new("train/a", "Gone", "it is no longer there")],
+    };
+    let said = Report { status: NodeStatus { failed_files: vec![failed], ..report().status }, ..report() };
+    let golden = include_str!("../golden/failed-files-4.hex").trim();
+    assert_eq!(hex(&encode(&said)), golden);
+    assert_eq!(decode_report(&unhex(golden)).unwrap(), said);
 }
 
 /// What both protocols can say.

@@ -46,8 +46,8 @@ mod tests {
         for (status, code, reason) in [
             (404, "ContainerNotFound", "NotFound"),
             (409, "ContainerBeingDeleted", "NotFound"),
-            (404, "BlobNotFound", "Changed"),
-            (404, "", "Changed"),
+            (404, "BlobNotFound", "Gone"),
+            (404, "", "Gone"),
             (412, "ConditionNotMet", "Changed"),
             (416, "InvalidRange", "Changed"),
             (403, "AuthenticationFailed", "Denied"),

@@ -65,7 +65,7 @@ mod tests {
         for (operation, status, body, reason) in [
             (Operation::List, 404, json("The specified bucket does not exist.", "notFound"), "NotFound"),
             (Operation::Get, 404, json("The specified bucket does not exist.", "notFound"), "NotFound"),
-            (Operation::Get, 404, "No such object: b/k".to_owned(), "Changed"),
+            (Operation::Get, 404, "No such object: b/k".to_owned(), "Gone"),
             (Operation::Get, 412, json("conditionNotMet", "conditionNotMet"), "Changed"),
             (Operation::List, 401, json("Invalid Credentials", "authError"), "Denied"),
             (Operation::List, 403, json("no access", "forbidden"), "Denied"),

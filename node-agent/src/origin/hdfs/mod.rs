@@ -85,7 +85,7 @@ impl Hdfs {
         self.budget.request().await;
         match self.cluster.ask(&what, |client| async move { client.read(&path).await }).await {
             Ok(reader) => Ok(Arc::new(reader)),
-            Err(OriginError::NotFound(_)) => Err(OriginError::Changed(format!("{what} is no longer there"))),
+            Err(OriginError::NotFound(_)) => Err(OriginError::Gone(format!("{what} is no longer there"))),
             Err(error) => Err(error),
         }
     }

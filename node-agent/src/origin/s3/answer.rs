@@ -69,7 +69,7 @@ mod tests {
         for (status, code, reason) in [
             (412, "PreconditionFailed", "Changed"),
             (416, "InvalidRange", "Changed"),
-            (404, "NoSuchKey", "Changed"),
+            (404, "NoSuchKey", "Gone"),
             (404, "NoSuchBucket", "NotFound"),
             (404, "", "NotFound"),
             (404, "XAdminUserNotFound", "Denied"),

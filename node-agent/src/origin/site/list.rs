@@ -160,7 +160,12 @@ pub(super) async fn find(origin: &Web<Site>, path: &str) -> Result<Option<Found>
     match head(origin, path).await {
         Ok(Told { size, validator, .. }) => Ok(Some(Found { size, validator })),
         // A folder redirects to itself with a slash.
-        Err(OriginError::NotFound(_) | OriginError::Changed(_) | OriginError::Refused(_)) => Ok(None),
+        Err(
+            OriginError::NotFound(_)
+            | OriginError::Changed(_)
+            | OriginError::Gone(_)
+            | OriginError::Refused(_),
+        ) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -65,7 +65,7 @@ impl Refusal {
             Meaning::Changed => {
                 OriginError::Changed(format!("an object of {name} is no longer as it was listed ({said})"))
             }
-            Meaning::Gone => OriginError::Changed(format!("an object of {name} is no longer there ({said})")),
+            Meaning::Gone => OriginError::Gone(format!("an object of {name} is no longer there ({said})")),
             Meaning::Missing => OriginError::NotFound(format!("{name} does not exist ({said})")),
             Meaning::Throttled => OriginError::Throttled {
                 message: format!("{name} asks for fewer requests ({said})"),
