@@ -80,9 +80,16 @@ impl Manifests {
     async fn adopt(&self, hash: ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
         let store = self.store.clone();
         blocking(move || {
-            let Some(manifest) = store.manifest(&hash)? else { return Ok(None) };
-            store.adopt(&hash)?;
-            Ok(Some(manifest))
+            let adopted = || -> Result<Option<Arc<Manifest>>, StoreError> {
+                let Some(manifest) = store.manifest(&hash)? else { return Ok(None) };
+                store.adopt(&hash)?;
+                Ok(Some(manifest))
+            };
+            match adopted() {
+                // Another disk may take it.
+                Err(error) if error.is_disks() && store.tiers().len() > 1 => Ok(None),
+                adopted => adopted,
+            }
         })
         .await
     }

@@ -106,6 +106,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             shutdown: shutdown.clone(),
         })
     };
+    let disks = store.tiers().to_vec();
     let evictors: Vec<Evictor> = store.tiers().iter().map(evictor).collect();
     let room = TierRoom::new(store.clone(), evictors.clone(), standings.clone());
     let mover = Mover::new(MoverParts {
@@ -186,6 +187,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tasks.spawn("keeping within the store's limits", evictor.run());
     }
     tasks.spawn("moving data between tiers", mover.run());
+    for tier in disks {
+        tasks.spawn("looking after a disk", tiers::look_after(tier, shutdown.clone()));
+    }
     tasks.spawn("keeping how often datasets are mounted", heat.run(shutdown.clone()));
     tasks.spawn("giving up what Evictions name", on_demand.run(shutdown.clone()));
     if config.csi.enabled {

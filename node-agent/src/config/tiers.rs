@@ -43,10 +43,11 @@ pub struct TierSection {
     pub directory: PathBuf,
     /// What it is on: `SSD`, `HDD` or `MEM`.
     pub medium: Medium,
-    /// As that of the store. Memory is also kept within what the agent's own limit leaves.
+    /// As that of the store. Of memory all that is there counts, inodes too, and it is also kept
+    /// within what the agent's own limit leaves.
     #[serde(default)]
     pub capacity: Option<Size>,
-    /// As that of the store; 5% when absent, and nothing of memory.
+    /// As that of the store; 5% when absent.
     #[serde(default)]
     pub min_free: Option<Size>,
     /// As that of the store.
@@ -124,9 +125,6 @@ impl TierSection {
 
     /// What must stay free.
     pub fn min_free(&self) -> Size {
-        self.min_free.unwrap_or(match self.medium {
-            Medium::Mem => Size::Bytes(0),
-            Medium::Ssd | Medium::Hdd => Size::Percent(5),
-        })
+        self.min_free.unwrap_or(Size::Percent(5))
     }
 }

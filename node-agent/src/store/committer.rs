@@ -446,7 +446,11 @@ impl Committer {
             }
             Err(error) => {
                 self.shared.suspect_if_damaged(&error);
-                tracing::error!(%error, "the index cannot be opened again");
+                // Of one that has failed that is no news.
+                match self.shared.health.works() {
+                    true => tracing::error!(%error, "the index cannot be opened again"),
+                    false => tracing::debug!(%error, "the index cannot be opened again"),
+                }
             }
         }
     }

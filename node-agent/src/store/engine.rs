@@ -503,7 +503,10 @@ impl Engine {
         block: u64,
     ) -> Result<Option<u64>, StoreError> {
         let data = self.checked(hash, file, block, |path| self.shared.disk.open_past_cache(path))?;
-        Ok(data.map(|data| data.len() as u64))
+        Ok(data.map(|data| {
+            self.shared.health.worked();
+            data.len() as u64
+        }))
     }
 
     /// The bytes of a held block that have the checksum with which they were written.

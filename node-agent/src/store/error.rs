@@ -88,7 +88,7 @@ impl StoreError {
     }
 
     /// Whether the disk below is at fault, as far as is known.
-    pub(super) fn is_disks(&self) -> bool {
+    pub fn is_disks(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Index { .. } | Self::NoSpace { .. } | Self::TimedOut { .. })
     }
 

@@ -5,11 +5,15 @@ use super::engine::{Engine, Shared};
 use super::error::StoreError;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// So many failures with nothing that works between them, and the disk counts as failed.
 const MOST: u32 = 16;
-/// So many probes one after the other, which nothing but a disk that fails makes fail.
+/// So many probes in a row, and the time from one to the next: others may have used up what it takes
+/// for a moment.
 const PROBES: usize = 3;
+const BETWEEN: Duration = Duration::from_secs(1);
 const PROBE: &[u8] = b"does this disk keep what is written?";
 
 #[derive(Debug, Default)]
@@ -50,7 +54,7 @@ impl Shared {
 
     fn do_without(&self, error: &StoreError) {
         let directory = self.layout.root().display();
-        tracing::error!(%directory, %error, "the disk fails again and again: nothing is read from it or written to it any more");
+        tracing::error!(%directory, %error, "the disk fails again and again: what it holds counts as missing, and nothing more comes to it");
         self.inventory.withhold_all(true);
     }
 }
@@ -65,21 +69,34 @@ impl Engine {
     /// are read without us. One that had failed and works is taken up again.
     pub(super) fn look_after(&self) {
         let shared = &self.shared;
+        let worked = shared.health.works();
         let mut probed = self.probe();
-        for _ in 1..PROBES {
-            probed = probed.or_else(|_| self.probe());
+        // One that has failed need not be asked so often.
+        for _ in 1..if worked { PROBES } else { 1 } {
+            probed = probed.or_else(|_| {
+                thread::sleep(BETWEEN);
+                self.probe()
+            });
         }
         let directory = shared.layout.root().display();
-        match probed {
-            Ok(()) if !shared.health.works() => {
+        match probed.err().filter(is_failure) {
+            None if worked => shared.health.worked(),
+            // One that is full works, too: what is there is good.
+            None => {
                 tracing::info!(%directory, "the disk works again: what it holds counts again");
                 shared.health.worked();
                 shared.health.failed.store(false, Ordering::Release);
                 shared.inventory.withhold_all(false);
             }
-            Err(error) if is_failure(&error) && shared.health.has_failed() => shared.do_without(&error),
-            Err(error) => tracing::debug!(%directory, %error, "the disk cannot be probed"),
-            Ok(()) => {}
+            Some(error) if shared.health.has_failed() => shared.do_without(&error),
+            Some(error) => tracing::debug!(%directory, %error, "the disk still fails"),
+        }
+    }
+
+    /// A probe does not come back.
+    pub(super) fn hangs(&self, seconds: u64) {
+        if self.shared.health.has_failed() {
+            self.shared.do_without(&StoreError::TimedOut { what: "a probe of its disk", seconds });
         }
     }
 

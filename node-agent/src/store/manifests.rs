@@ -156,11 +156,12 @@ impl Manifests {
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
+        // Before the lock, which other tiers wait for: this disk may be slow.
+        let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
         let _decoding = self.common.decoding.lock();
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
         let manifest = Arc::new(decode(hash, &bytes)?);
         self.keep(*hash, &manifest);
         Ok(Some(manifest))

@@ -90,6 +90,8 @@ pub struct StoreConfig {
     pub capacity: Option<Size>,
     /// What must stay free on its file system.
     pub min_free: Size,
+    /// Most that all that is on its file system may take, inodes included; for tmpfs.
+    pub file_system: Option<u64>,
     /// When something has to go, and how much.
     pub watermarks: Watermarks,
 }
@@ -102,6 +104,7 @@ impl StoreConfig {
             medium: Medium::Ssd,
             capacity: None,
             min_free: Size::Bytes(0),
+            file_system: None,
             watermarks: Watermarks::default(),
         }
     }

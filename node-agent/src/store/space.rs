@@ -20,6 +20,9 @@ const BALLAST_BYTES: u64 = 4 << 20;
 /// begins to evict pods.
 const MIN_FREE_INODES_PERCENT: u64 = 10;
 
+/// What a file of tmpfs takes besides its pages: its inode, and its name here and in a tree.
+const INODE_BYTES: u64 = 2048;
+
 /// How full a store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -40,6 +43,7 @@ pub(super) struct Space {
     layout: Layout,
     capacity: Option<Size>,
     min_free: Size,
+    file_system: Option<u64>,
     watermarks: Watermarks,
     used: AtomicU64,
     reserved: Mutex<u64>,
@@ -85,6 +89,7 @@ impl Space {
             layout,
             capacity: config.capacity,
             min_free: config.min_free,
+            file_system: config.file_system,
             watermarks: config.watermarks,
             used: AtomicU64::new(0),
             reserved: Mutex::new(0),
@@ -158,6 +163,15 @@ impl Space {
         let keep = bytes_of(self.min_free, facts);
         // What is held beyond that is to go: it can be less than what is used.
         let possible = self.used().saturating_add(facts.free_bytes).saturating_sub(keep);
+        let possible = match self.file_system {
+            None => possible,
+            // Also what its inodes, the index and others take there.
+            Some(limit) => {
+                let inodes = facts.total_inodes.saturating_sub(facts.free_inodes).saturating_mul(INODE_BYTES);
+                let taken = facts.total_bytes.saturating_sub(facts.free_bytes).saturating_add(inodes);
+                possible.min(self.used().saturating_add(limit).saturating_sub(taken))
+            }
+        };
         self.capacity.map_or(possible, |capacity| bytes_of(capacity, facts).min(possible))
     }
 

@@ -43,7 +43,7 @@ impl Subscription {
         if let (Taken::Changes(changes), Some(tiers)) =
             (&mut taken, self.tiers.as_ref().and_then(Weak::upgrade))
         {
-            changes.iter_mut().for_each(|change| as_it_is(change, &tiers));
+            *changes = as_it_is(std::mem::take(changes), &tiers);
         }
         taken
     }
@@ -60,13 +60,29 @@ impl Subscription {
     }
 }
 
-/// Says of a change in one tier what it is for the store. Looked at after it was taken: what
+/// Says of changes in one tier what they are for the store. Looked at after they were taken: what
 /// changes meanwhile is in the feed again.
-fn as_it_is(change: &mut Change, tiers: &Tiers) {
-    let Change::Blocks { manifest, added, removed, .. } = change else { return };
-    let changed = &added.0 | &removed.0;
-    let held = tiers.held(manifest).unwrap_or_default();
-    (added.0, removed.0) = (&changed & &held, changed - held);
+fn as_it_is(changes: Vec<Change>, tiers: &Tiers) -> Vec<Change> {
+    let mut all = Vec::with_capacity(changes.len());
+    for change in changes {
+        match change {
+            Change::Forgotten(manifest) => {
+                all.push(Change::Forgotten(manifest));
+                // Only one tier has forgotten it.
+                if let (Some(held), Some(dataset)) = (tiers.held(&manifest), tiers.dataset_of(&manifest)) {
+                    let (added, removed) = (Blocks(held), Blocks(RoaringBitmap::new()));
+                    all.push(Change::Blocks { manifest, dataset, added, removed });
+                }
+            }
+            Change::Blocks { manifest, dataset, added, removed } => {
+                let changed = added.0 | removed.0;
+                let held = tiers.held(&manifest).unwrap_or_default();
+                let (added, removed) = (Blocks(&changed & &held), Blocks(changed - held));
+                all.push(Change::Blocks { manifest, dataset, added, removed });
+            }
+        }
+    }
+    all
 }
 
 /// The store's end of a [`Subscription`].

@@ -59,6 +59,11 @@ impl Tier {
         self.engine.look_after();
     }
 
+    /// Its disk has not answered for so long: it counts as failed.
+    pub fn hangs(&self, seconds: u64) {
+        self.engine.hangs(seconds);
+    }
+
     /// The manifests that are stored here, with their datasets. Looks at memory only.
     pub fn manifests(&self) -> Vec<(ManifestHash, String)> {
         self.engine.manifests()

@@ -71,14 +71,21 @@ impl Tiers {
         &self.stats
     }
 
+    /// The tiers that work, and then home even if it does not: it has what no other may have.
+    /// What other failed disks still name has been forgotten, or will be when they work again.
+    fn heeded(&self) -> impl Iterator<Item = &Tier> {
+        let home = Some(self.home()).filter(|home| !home.works());
+        self.tiers.iter().filter(|tier| tier.works()).chain(home)
+    }
+
     /// The tiers where a manifest is stored.
     fn with(&self, hash: &ManifestHash) -> impl Iterator<Item = &Tier> {
-        self.tiers.iter().filter(|tier| tier.engine.is_stored(hash))
+        self.heeded().filter(|tier| tier.engine.is_stored(hash))
     }
 
     /// The tiers that have a manifest in their inventories.
     fn showing(&self, hash: &ManifestHash) -> impl Iterator<Item = &Tier> {
-        self.tiers.iter().filter(|tier| tier.is_adopted(hash))
+        self.heeded().filter(|tier| tier.is_adopted(hash))
     }
 
     /// Where one tier is enough: the first that does it.
@@ -130,14 +137,14 @@ impl Tiers {
         dataset: &str,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        let first = self.tiers.iter().find(|tier| tier.works()).filter(|_| !self.home().works());
-        let first = first.unwrap_or_else(|| self.home());
+        let another = self.tiers.iter().find(|tier| tier.works()).filter(|_| !self.home().works());
+        let first = another.unwrap_or_else(|| self.home());
         first.engine.put_manifest(hash, dataset, bytes)?;
         if self.tiers.len() == 1 {
             return Ok(());
         }
         let Some(manifest) = first.engine.manifest(&hash)? else { return Ok(()) };
-        let others = self.tiers.iter().filter(|tier| {
+        let others = self.heeded().filter(|tier| {
             tier.id != first.id && (tier.engine.is_stored(&hash) || tier.engine.may_share(&manifest))
         });
         self.each(others.chain([first]), |engine| engine.put_manifest(hash, dataset, bytes))
@@ -150,7 +157,14 @@ impl Tiers {
         };
         let manifest = self.manifest(hash)?.ok_or(StoreError::UnknownManifest(*hash))?;
         let put = |hash: &ManifestHash, dataset: &str| -> Result<(), StoreError> {
-            let bytes = self.manifest_bytes(hash)?.ok_or(StoreError::UnknownManifest(*hash))?;
+            let bytes = match self.manifest_bytes(hash) {
+                Ok(Some(bytes)) => bytes,
+                // It may be in memory still.
+                unread => match self.manifest(hash)? {
+                    Some(manifest) => manifest.encode(),
+                    None => return Err(unread.err().unwrap_or(StoreError::UnknownManifest(*hash))),
+                },
+            };
             tier.engine.put_manifest(*hash, dataset, &bytes)?;
             tier.engine.adopt(hash)
         };
@@ -177,10 +191,14 @@ impl Tiers {
         if let [only] = self.tiers.as_slice() {
             return only.manifests();
         }
-        // What a failed disk still names has been forgotten, or will be when it works again.
-        let heeded = self.tiers.iter().filter(|tier| tier.works() || tier.id.index() == self.home);
-        let all: BTreeMap<ManifestHash, String> = heeded.flat_map(Tier::manifests).collect();
+        let mut all: BTreeMap<ManifestHash, String> = self.heeded().flat_map(Tier::manifests).collect();
+        // It is told first when a Dataset has another name.
+        all.extend(self.home().manifests());
         all.into_iter().collect()
+    }
+
+    pub(super) fn dataset_of(&self, hash: &ManifestHash) -> Option<String> {
+        self.manifests().into_iter().find(|(known, _)| known == hash).map(|(_, dataset)| dataset)
     }
 
     pub(super) fn is_adopted(&self, hash: &ManifestHash) -> bool {
@@ -196,8 +214,7 @@ impl Tiers {
     }
 
     pub(super) fn retire(&self, hash: &ManifestHash) -> Result<(), StoreError> {
-        let mut heeded = self.tiers.iter().filter(|tier| tier.works() || tier.id.index() == self.home);
-        heeded.try_for_each(|tier| tier.engine.retire(hash))
+        self.heeded().try_for_each(|tier| tier.engine.retire(hash))
     }
 
     pub(super) fn missing(
@@ -257,7 +274,8 @@ impl Tiers {
         ask: impl Fn(&Engine) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         match self.is_adopted(hash) {
-            true => self.first(self.showing(hash), ask),
+            // Of a failed disk nothing is held.
+            true => self.first(self.showing(hash).filter(|tier| tier.works()), ask),
             false => Err(StoreError::UnknownManifest(*hash)),
         }
     }
@@ -291,7 +309,9 @@ impl Tiers {
         let feed = Arc::new(Feed::default());
         let mut holdings: BTreeMap<ManifestHash, Holding> = BTreeMap::new();
         for tier in &this.tiers {
-            for holding in tier.engine.follow(&feed) {
+            let holdings_here = tier.engine.follow(&feed);
+            let is_heeded = tier.works() || tier.id.index() == this.home;
+            for holding in holdings_here.into_iter().filter(|_| is_heeded) {
                 match holdings.get_mut(&holding.manifest) {
                     Some(known) => known.blocks = Blocks(&known.blocks.0 | &holding.blocks.0),
                     None => _ = holdings.insert(holding.manifest, holding),

@@ -22,6 +22,7 @@ pub fn find(section: &StoreSection) -> anyhow::Result<Vec<StoreConfig>> {
         medium: section.medium,
         capacity: section.capacity,
         min_free: section.min_free,
+        file_system: None,
         watermarks: section.watermarks()?,
     }];
     fs::create_dir_all(&section.directory)
@@ -39,6 +40,7 @@ pub fn find(section: &StoreSection) -> anyhow::Result<Vec<StoreConfig>> {
                 medium: tier.medium,
                 capacity: tier.capacity,
                 min_free: tier.min_free(),
+                file_system: None,
                 watermarks: tier.watermarks()?,
             });
         }
@@ -51,18 +53,29 @@ pub fn find(section: &StoreSection) -> anyhow::Result<Vec<StoreConfig>> {
     Ok(found)
 }
 
-/// The directories that a path names which are there; one that ends in `*` names all in its parent.
+/// The directories that a path names which are there; one that ends in `*` names all file systems
+/// that are mounted in its parent.
 fn directories(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let all = match (path.file_name(), path.parent()) {
-        (Some(name), Some(parent)) if name == "*" => match fs::read_dir(parent) {
-            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?,
-            Err(error) if is_absent(&error) => Vec::new(),
-            Err(error) => return Err(error),
-        },
-        _ => vec![path.to_owned()],
+    let parent = match (path.file_name(), path.parent()) {
+        (Some(name), Some(parent)) if name == "*" => parent,
+        _ => return Ok(Some(path.to_owned()).filter(|path| path.is_dir()).into_iter().collect()),
     };
-    let mut there: Vec<PathBuf> = all.into_iter().filter(|path| path.is_dir()).collect();
+    let device = match fs::metadata(parent) {
+        Ok(found) => found.dev(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut there = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        match fs::metadata(&path) {
+            Ok(found) if !found.is_dir() => {}
+            Ok(found) if found.dev() != device => there.push(path),
+            // A disk that is broken, or not there at this start.
+            Ok(_) => tracing::warn!(directory = %path.display(), "nothing is mounted there: it is no tier"),
+            Err(error) => tracing::warn!(directory = %path.display(), %error, "it is no tier"),
+        }
+    }
     there.sort();
     Ok(there)
 }
@@ -121,7 +134,7 @@ fn keep_within(config: &mut StoreConfig, memory: &mut Option<u64>) -> anyhow::Re
         );
     }
     *left -= capacity;
-    config.capacity = Some(Size::Bytes(capacity));
+    config.file_system = Some(capacity);
     Ok(())
 }
 
@@ -178,7 +191,10 @@ mod tests {
         fs::create_dir_all(root.path().join("disks/b")).unwrap();
         fs::create_dir_all(root.path().join("disks/a")).unwrap();
         fs::write(root.path().join("disks/file"), "").unwrap();
-        assert_eq!(of("disks/*"), ["disks/a", "disks/b"].map(|path| root.path().join(path)));
+        assert!(of("disks/*").is_empty(), "nothing is mounted there");
+        assert_eq!(of("disks/a"), [root.path().join("disks/a")]);
+        let mounted = directories(Path::new("/*")).unwrap();
+        assert!(mounted.contains(&PathBuf::from("/proc")) && !mounted.contains(&PathBuf::from("/etc")));
     }
 
     #[test]

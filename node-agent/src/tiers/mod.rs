@@ -4,9 +4,11 @@
 //! [`Evictor`] that makes room in it.
 
 mod directories;
+mod health;
 mod mover;
 
 pub use directories::find;
+pub use health::look_after;
 pub use mover::{Mover, MoverParts};
 
 use crate::evict::{Evictor, Standings};
@@ -43,7 +45,7 @@ struct Inner {
     evictors: Vec<Evictor>,
     standings: Arc<Standings>,
     orders: Mutex<LruCache<ManifestHash, (Instant, Vec<TierId>)>>,
-    /// Files of several blocks, of which the first ones are on their way.
+    /// Where files have gone of late, of which other blocks may be on their way.
     files: Mutex<LruCache<(ManifestHash, usize), (Instant, TierId)>>,
 }
 
@@ -71,11 +73,7 @@ impl MakeRoom for TierRoom {
         file: usize,
         bytes: u64,
     ) -> BoxFuture<'_, Result<Option<Reservation>, NoRoom>> {
-        async move {
-            let places = self.0.places(hash, file).await?;
-            self.0.free(&places, hash, file, bytes).await
-        }
-        .boxed()
+        std::future::ready(self.0.free_at_once(hash, file, bytes)).boxed()
     }
 
     fn admit(&self, visitor: Visitor) -> BoxFuture<'static, Result<Option<Reservation>, NoRoom>> {
@@ -116,9 +114,38 @@ impl Inner {
         {
             return Ok(Some(reservation));
         }
+        let mut failed = None;
         for place in places {
-            self.know(place, hash).await?;
-            if let Some(reservation) = self.evictors[place.index()].admit(visitor.clone()).await? {
+            let admitted = match self.know(place, hash).await {
+                Ok(()) => self.evictors[place.index()].admit(visitor.clone()).await,
+                Err(error) => Err(error.into()),
+            };
+            match admitted {
+                Ok(Some(reservation)) => return Ok(Some(self.goes(reservation, hash, file))),
+                Ok(None) => {}
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// Room that is there already, by what is known: without asking anybody, and only in tiers that
+    /// know the version.
+    fn free_at_once(
+        &self,
+        hash: ManifestHash,
+        file: usize,
+        bytes: u64,
+    ) -> Result<Option<Reservation>, NoRoom> {
+        let known = self.orders.lock().peek(&hash).map(|(_, order)| order.clone());
+        let tiers = self.store.tiers();
+        let mut places = known.unwrap_or_else(|| tiers.iter().map(Tier::id).collect());
+        self.put_first(self.place_of(hash, file)?, &mut places);
+        let knows = |place: &TierId| {
+            tiers.get(place.index()).is_some_and(|tier| tier.works() && tier.is_adopted(&hash))
+        };
+        for place in places.into_iter().filter(knows) {
+            if let Some(reservation) = self.evictors[place.index()].free(bytes)? {
                 return Ok(Some(self.goes(reservation, hash, file)));
             }
         }
@@ -156,6 +183,13 @@ impl Inner {
         reservation
     }
 
+    fn put_first(&self, first: Option<TierId>, places: &mut Vec<TierId>) {
+        if let Some(first) = first {
+            places.retain(|place| *place != first);
+            places.insert(0, first);
+        }
+    }
+
     /// Makes sure that a tier knows the version.
     async fn know(&self, tier: TierId, hash: ManifestHash) -> Result<(), StoreError> {
         if self.store.tiers().get(tier.index()).is_some_and(|tier| tier.is_adopted(&hash)) {
@@ -165,15 +199,18 @@ impl Inner {
         blocking(move || store.admit(tier, &hash)).await
     }
 
-    /// The tiers that a file of a version may go to, the best first.
+    /// The tiers that a file of a version may go to, the best first: where some of it is before
+    /// all others, so that it becomes one object if it can.
     async fn places(&self, hash: ManifestHash, file: usize) -> Result<Vec<TierId>, NoRoom> {
-        let tiers = self.store.tiers();
-        if let [only] = tiers {
-            return Ok(vec![only.id()]);
+        if let [only] = self.store.tiers() {
+            return Ok(Some(only.id()).filter(|_| only.works()).into_iter().collect());
         }
-        if let Some(place) = self.place_of(hash, file)? {
-            return Ok(vec![place]);
-        }
+        let mut places = self.order(hash).await?;
+        self.put_first(self.place_of(hash, file)?, &mut places);
+        Ok(places)
+    }
+
+    async fn order(&self, hash: ManifestHash) -> Result<Vec<TierId>, NoRoom> {
         let known = self.orders.lock().get(&hash).cloned();
         if let Some((_, order)) = known.filter(|(since, _)| since.elapsed() < HOLDS) {
             return Ok(order);
@@ -189,8 +226,11 @@ impl Inner {
         Ok(order)
     }
 
-    /// Where the file is already, in part: all of it is to be one object.
+    /// Where some of the file is, or is on its way to.
     fn place_of(&self, hash: ManifestHash, file: usize) -> Result<Option<TierId>, StoreError> {
+        if self.store.tiers().len() == 1 {
+            return Ok(None);
+        }
         let Some(manifest) = self.store.manifest(&hash)? else { return Ok(None) };
         let Some(blocks) = manifest.file(file).map(|file| file.blocks()) else { return Ok(None) };
         let mut working = self.store.tiers().iter().filter(|tier| tier.works());
@@ -209,9 +249,9 @@ fn order(store: &Store, hash: &ManifestHash, wish: &[Medium]) -> Result<Vec<Tier
     let held = manifest.bytes_of(&store.held(hash).unwrap_or_default());
     let to_come = manifest.bytes().saturating_sub(held);
     // What is reserved is mostly for what is to come of the same version.
-    let seen = |tier: &Tier| seen(tier, tier.room_of_held(0), held_in(tier, hash, &manifest));
-    let seen: Vec<tier::Tier> = store.tiers().iter().map(seen).collect();
-    let order = tier::places(wish, to_come, &seen);
+    let as_seen = |tier: &Tier| seen(tier, tier.room_of_held(0), held_in(tier, hash, &manifest));
+    let tiers: Vec<tier::Tier> = store.tiers().iter().map(as_seen).collect();
+    let order = tier::places(wish, to_come, &tiers);
     Ok(order.into_iter().filter_map(|index| store.tiers().get(index)).map(Tier::id).collect())
 }
 

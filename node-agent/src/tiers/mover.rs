@@ -4,7 +4,6 @@
 
 use super::{held_in, seen};
 use crate::evict::{Standings, Version, in_batches};
-use crate::manifests::blocking;
 use crate::metrics::Metrics;
 use crate::reads::Reads;
 use crate::store::{Store, StoreError, Tier};
@@ -13,8 +12,10 @@ use hearth_core::block::{self, BlockNumber};
 use hearth_core::evict::Need;
 use hearth_core::explain;
 use hearth_core::manifest::{Manifest, ManifestHash};
-use hearth_core::tier::{self, Move, Resident};
-use std::collections::BTreeMap;
+use hearth_core::tier::{self, Medium, Move, Resident};
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -23,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether something is to move.
 const LOOK: Duration = Duration::from_secs(10);
-/// When to look again after nothing could move.
-const RESIGN: Duration = Duration::from_secs(60);
+/// When what could not be moved is tried again.
+const RESIGN: Duration = Duration::from_secs(3600);
 /// Files that are carried at one time.
 const AT_ONCE: usize = 4;
 
@@ -44,8 +45,14 @@ pub struct MoverParts {
     pub shutdown: CancellationToken,
 }
 
-/// Moves what is to move, and looks after disks that have failed.
-pub struct Mover(Arc<MoverParts>);
+/// Moves what is to move.
+pub struct Mover(Arc<Inner>);
+
+struct Inner {
+    parts: MoverParts,
+    /// Versions that could not be moved, and until when that is not tried again.
+    stuck: Mutex<BTreeMap<ManifestHash, Instant>>,
+}
 
 /// A version that may move, and its manifest.
 struct Known {
@@ -56,35 +63,33 @@ struct Known {
 impl Mover {
     /// Nothing moves yet.
     pub fn new(parts: MoverParts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Inner { parts, stuck: Mutex::default() }))
     }
 
     /// Moves until the agent ends.
     pub async fn run(self) -> anyhow::Result<()> {
-        let shutdown = self.0.shutdown.clone();
-        let mut again = Instant::now();
+        let shutdown = self.0.parts.shutdown.clone();
+        if self.0.parts.store.tiers().len() < 2 {
+            return Ok(shutdown.cancelled().await);
+        }
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-            let parts = self.0.clone();
-            let looked = blocking(move || {
-                parts.store.tiers().iter().for_each(Tier::look_after);
-                Ok(())
-            });
-            looked.await?;
-            while again <= Instant::now() && self.0.may_move() {
-                match shutdown.run_until_cancelled(self.move_one()).await {
-                    Some(Ok(true)) => continue,
-                    Some(Ok(false)) | None => {}
-                    Some(Err(why)) => tracing::warn!("a dataset cannot be moved between tiers: {why}"),
+            while let Some(moved) = shutdown.run_until_cancelled(self.move_one()).await {
+                match moved {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(why) => tracing::warn!("what is in several tiers cannot be put in order: {why}"),
                 }
-                again = Instant::now() + RESIGN;
+                break;
             }
         }
         Ok(())
     }
 
-    /// Moves one version, or what can be of it. Whether something has moved.
+    /// Gives up what is in two places, and moves one version, or what can be of it. Whether
+    /// something has moved.
     pub(crate) async fn move_one(&self) -> Result<bool, ViewError> {
-        let parts = self.0.clone();
+        let inner = self.0.clone();
+        let parts = &inner.parts;
         let versions = parts.standings.of(parts.store.manifests()).await;
         let mut wishes = BTreeMap::new();
         for version in &versions {
@@ -92,33 +97,59 @@ impl Mover {
                 wishes.insert(version.dataset.clone(), parts.standings.wish(&version.dataset).await);
             }
         }
-        crate::views::blocking(move || {
-            let shown = parts.views.shown()?;
-            let (mut known, mut residents) = (Vec::new(), Vec::new());
-            for version in versions {
-                // What a native view shows stays where its links are.
-                if shown.contains_key(&version.hash) {
-                    continue;
-                }
-                let Some(manifest) = parts.store.manifest(&version.hash)? else { continue };
-                let held = |tier: &Tier| held_in(tier, &version.hash, &manifest);
-                residents.push(Resident {
-                    wish: wishes.get(&version.dataset).cloned().unwrap_or_default(),
-                    heat: parts.reads.of(&version.dataset).heat(),
-                    needed: version.standing.need > Need::Nobody || version.standing.pinned,
-                    held: parts.store.tiers().iter().map(held).collect(),
-                });
-                known.push(Known { version, manifest });
-            }
-            let tiers = parts.store.tiers().iter().map(|tier| seen(tier, tier.room(0), 0));
-            let tiers: Vec<tier::Tier> = tiers.collect();
-            let Some(Move { version, from, to }) = tier::next_move(&residents, &tiers) else {
-                return Ok(false);
-            };
-            let (from, to) = (&parts.store.tiers()[from], &parts.store.tiers()[to]);
-            parts.carry(&known[version], from, to).map(|bytes| bytes > 0)
-        })
-        .await
+        let inner = self.0.clone();
+        crate::views::blocking(move || inner.move_one(versions, &wishes)).await
+    }
+}
+
+impl Inner {
+    fn move_one(
+        &self,
+        versions: Vec<Version>,
+        wishes: &BTreeMap<String, Vec<Medium>>,
+    ) -> Result<bool, ViewError> {
+        let parts = &self.parts;
+        let movable = self.movable(versions)?;
+        for version in &movable {
+            parts.give_up_doubles(version)?;
+        }
+        if !parts.may_move() {
+            return Ok(false);
+        }
+        let (mut known, mut residents) = (Vec::new(), Vec::new());
+        for version in movable {
+            let Some(manifest) = parts.store.manifest(&version.hash)? else { continue };
+            let held = |tier: &Tier| held_in(tier, &version.hash, &manifest);
+            residents.push(Resident {
+                wish: wishes.get(&version.dataset).cloned().unwrap_or_default(),
+                heat: parts.reads.of(&version.dataset).heat(),
+                needed: version.standing.need > Need::Nobody || version.standing.pinned,
+                held: parts.store.tiers().iter().map(held).collect(),
+            });
+            known.push(Known { version, manifest });
+        }
+        let tiers = parts.store.tiers().iter().map(|tier| seen(tier, tier.room(0), 0));
+        let tiers: Vec<tier::Tier> = tiers.collect();
+        let Some(Move { version, from, to }) = tier::next_move(&residents, &tiers) else { return Ok(false) };
+        let (version, tiers) = (&known[version], parts.store.tiers());
+        let moved = parts.carry(version, &tiers[from], &tiers[to]);
+        if !matches!(moved, Ok(bytes) if bytes > 0) {
+            self.stuck.lock().insert(version.version.hash, Instant::now() + RESIGN);
+        }
+        moved.map(|_| true)
+    }
+
+    /// Versions that may move. What a native view shows stays where its links are, and so do
+    /// other versions of its dataset, which mostly share its objects.
+    fn movable(&self, mut versions: Vec<Version>) -> Result<Vec<Version>, ViewError> {
+        let shown = self.parts.views.shown()?;
+        let is_shown = |version: &&Version| shown.contains_key(&version.hash);
+        let datasets: BTreeSet<String> =
+            versions.iter().filter(is_shown).map(|version| version.dataset.clone()).collect();
+        let mut stuck = self.stuck.lock();
+        stuck.retain(|_, until| *until > Instant::now());
+        versions.retain(|version| !datasets.contains(&version.dataset) && !stuck.contains_key(&version.hash));
+        Ok(versions)
     }
 }
 
@@ -133,6 +164,27 @@ impl MoverParts {
         known.any(|(hash, dataset)| tier::is_warm(self.reads.of(&dataset).heat()) && is_there(&hash))
     }
 
+    /// Gives up what a better tier holds, too: after a move that was broken off, or when a disk is back
+    /// without which it was fetched again.
+    fn give_up_doubles(&self, version: &Version) -> Result<(), ViewError> {
+        let hash = &version.hash;
+        let mut having = self.store.tiers().iter().filter(|tier| tier.works() && tier.is_adopted(hash));
+        let Some(mut better) = having.next() else { return Ok(()) };
+        for worse in having {
+            let both = better.held(hash).unwrap_or_default() & worse.held(hash).unwrap_or_default();
+            if !both.is_empty()
+                && let Some(manifest) = self.store.manifest(hash)?
+            {
+                let files: Vec<usize> = manifest.files_with(&both).map(|file| file.index).collect();
+                in_batches(&files, &self.shutdown, |files| {
+                    self.views.evict_copied(worse, better, hash, files).map(drop)
+                })?;
+            }
+            better = worse;
+        }
+        Ok(())
+    }
+
     /// Carries what one tier holds of a version to another. How much it was.
     fn carry(&self, known: &Known, from: &Tier, to: &Tier) -> Result<u64, ViewError> {
         let Known { version: Version { hash, dataset, .. }, manifest } = known;
@@ -141,10 +193,10 @@ impl MoverParts {
         let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
         let carried = in_batches(&files, &self.shutdown, |files| {
             copy_all(hash, manifest, files, from, to)?;
-            self.views.evict_in(from, hash, files)?;
+            self.views.evict_copied(from, to, hash, files)?;
             Ok(())
         });
-        // What somebody has begun to write or to show meanwhile stays.
+        // What could not be read, and what somebody has begun to write or to show, stays.
         let moved = manifest.bytes_of(&held).saturating_sub(held_in(from, hash, manifest));
         self.metrics
             .tier_moved_bytes
@@ -194,7 +246,9 @@ fn copy(
     to: &Tier,
 ) -> Result<(), StoreError> {
     let Some(file) = manifest.file(index) else { return Ok(()) };
-    let mut room = to.reserve(file.size)?;
+    let held = from.held(hash).unwrap_or_default();
+    let here: RoaringBitmap = held.range(file.blocks()).collect();
+    let mut room = to.reserve(manifest.bytes_of(&here))?;
     for block in 0..block::blocks_in(file.size) {
         let Some(data) = from.read_block(hash, index, block)? else { continue };
         to.write_block(hash, index, block, &data)?;

@@ -3,6 +3,7 @@
 
 use super::error::{ViewError, io_error};
 use super::record::Record;
+use super::tier_trees::TierTrees;
 use super::{Inner, Views};
 use crate::evict::in_batches;
 use crate::store::{BlockSets, Evicted, StoreError, Tier};
@@ -47,20 +48,20 @@ impl Unlinking {
         opened().map_err(io_error("cannot open", &path))
     }
 
-    fn begin(&self) -> io::Result<()> {
+    pub(super) fn begin(&self) -> io::Result<()> {
         self.unfinished.store(true, Ordering::Release);
         self.file.write_all_at(UNFINISHED, 0)?;
         self.file.sync_data()
     }
 
     /// Without a sync: after a power cut there may be more to look at than has to be.
-    fn end(&self) -> io::Result<()> {
+    pub(super) fn end(&self) -> io::Result<()> {
         self.file.write_all_at(FINISHED, 0)?;
         self.unfinished.store(false, Ordering::Release);
         Ok(())
     }
 
-    fn is_unfinished(&self) -> bool {
+    pub(super) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Acquire)
     }
 }
@@ -74,21 +75,36 @@ impl Views {
     /// Gives up the objects of these files of a version, but those that native views show
     /// and those that are being written. Blocks on the disk.
     pub fn evict(&self, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
-        let inner = &self.0;
-        inner.finish_unlinking()?;
-        // Nothing is published as whole meanwhile.
-        let _alone = inner.links.write();
-        let shown = inner.shown()?;
-        inner.evict(hash, files, shown)
+        let Some(manifest) = self.0.store.manifest(hash)? else { return Ok(Evicted::default()) };
+        let mut all = Evicted::default();
+        for tier in self.0.holders(hash) {
+            let here = files_here(tier, hash, &manifest, files);
+            if !here.is_empty() {
+                all.add(self.evict_in(tier, hash, &here)?);
+            }
+        }
+        Ok(all)
     }
 
     /// As [`Views::evict`], in one tier.
     pub fn evict_in(&self, tier: &Tier, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
-        let inner = &self.0;
-        inner.finish_unlinking()?;
-        let _alone = inner.links.write();
-        let shown = inner.shown()?;
-        inner.evict_in(tier, hash, files, shown)
+        self.0.evict(tier, hash, files, || self.0.shown())
+    }
+
+    /// As [`Views::evict_in`], but for what another tier does not hold.
+    pub fn evict_copied(
+        &self,
+        tier: &Tier,
+        other: &Tier,
+        hash: &ManifestHash,
+        files: &[usize],
+    ) -> Result<Evicted, ViewError> {
+        self.0.evict(tier, hash, files, || {
+            let mut stay = BlockSets::clone(&*self.0.shown()?);
+            let only_here = tier.held(hash).unwrap_or_default() - other.held(hash).unwrap_or_default();
+            *stay.entry(*hash).or_default() |= only_here;
+            Ok(Arc::new(stay))
+        })
     }
 
     /// Forgets a version that is in nobody's use: first what no other version holds, some
@@ -100,14 +116,20 @@ impl Views {
         if let (Some(manifest), Some(held)) = (inner.readable(hash)?, inner.store.held(hash)) {
             let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
             in_batches(&files, shutdown, |files| {
-                inner.finish_unlinking()?;
-                // Nothing is published as whole meanwhile; what others hold may have become more.
-                let _alone = inner.links.write();
-                let mut stay = inner.store.held_by_sharers(hash)?;
-                for (other, shown) in inner.shown()?.iter().filter(|(other, _)| *other != hash) {
-                    *stay.entry(*other).or_default() |= shown;
+                for tier in inner.holders(hash) {
+                    let here = files_here(tier, hash, &manifest, files);
+                    // What others hold may have become more.
+                    let stay = || {
+                        let mut stay = inner.store.held_by_sharers(hash)?;
+                        for (other, shown) in inner.shown()?.iter().filter(|(other, _)| *other != hash) {
+                            *stay.entry(*other).or_default() |= shown;
+                        }
+                        Ok(Arc::new(stay))
+                    };
+                    if !here.is_empty() {
+                        amount = amount.plus(inner.evict(tier, hash, &here, stay)?.amount);
+                    }
                 }
-                amount = amount.plus(inner.evict(hash, files, Arc::new(stay))?.amount);
                 Ok(())
             })?;
         }
@@ -116,40 +138,37 @@ impl Views {
     }
 }
 
+/// Those of the files of which a tier holds some.
+fn files_here(tier: &Tier, hash: &ManifestHash, manifest: &Manifest, files: &[usize]) -> Vec<usize> {
+    let is_here =
+        |index: &usize| manifest.file(*index).is_some_and(|file| tier.holds_some(hash, file.blocks()));
+    files.iter().copied().filter(is_here).collect()
+}
+
 impl Inner {
-    /// Gives objects up with their links. The caller is alone with these.
-    fn evict(
-        &self,
-        hash: &ManifestHash,
-        files: &[usize],
-        stay: Arc<BlockSets>,
-    ) -> Result<Evicted, ViewError> {
-        let Some(manifest) = self.store.manifest(hash)? else { return Ok(Evicted::default()) };
-        let mut all = Evicted::default();
-        for tier in self.store.tiers().iter().filter(|tier| tier.is_adopted(hash)) {
-            let is_here = |index: &usize| {
-                manifest.file(*index).is_some_and(|file| tier.holds_some(hash, file.blocks()))
-            };
-            let here: Vec<usize> = files.iter().copied().filter(is_here).collect();
-            if !here.is_empty() {
-                all.add(self.evict_in(tier, hash, &here, stay.clone())?);
-            }
-        }
-        Ok(all)
+    /// The tiers that may hold some of a version.
+    fn holders(&self, hash: &ManifestHash) -> impl Iterator<Item = &Tier> {
+        self.store.tiers().iter().filter(|tier| tier.works() && tier.is_adopted(hash))
     }
 
-    fn evict_in(
+    /// Gives objects of one tier up with their links, but those that have blocks in what `stay`
+    /// says when nothing of this tier is published as whole any more.
+    fn evict(
         &self,
         tier: &Tier,
         hash: &ManifestHash,
         files: &[usize],
-        stay: Arc<BlockSets>,
+        stay: impl FnOnce() -> Result<Arc<BlockSets>, ViewError>,
     ) -> Result<Evicted, ViewError> {
-        self.unlinking.begin().map_err(io_error("cannot mark the end of files in", &self.directory))?;
+        let trees = self.trees.of(tier.id())?;
+        self.finish_unlinking(trees)?;
+        let _alone = trees.links.write();
+        let stay = stay()?;
+        let fail = || io_error("cannot mark the end of files in", tier.directory());
+        trees.unlinking.begin().map_err(fail())?;
         let evicted = tier.evict(hash, files, stay)?;
-        let links = self.trees.of(tier.id());
-        evicted.blocks.iter().try_for_each(|(hash, blocks)| links.unlink(hash, blocks))?;
-        self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))?;
+        evicted.blocks.iter().try_for_each(|(hash, blocks)| trees.unlink(hash, blocks))?;
+        trees.unlinking.end().map_err(fail())?;
         Ok(evicted)
     }
 
@@ -193,29 +212,27 @@ impl Inner {
         }
     }
 
-    /// Takes links away that are left of what was given up, if there may be any: the last
+    /// Takes links away in a tier that are left of what was given up, if there may be any: the last
     /// run ended too soon, or something failed.
-    pub(super) fn finish_unlinking(&self) -> Result<(), ViewError> {
-        if !self.unlinking.is_unfinished() {
+    pub(super) fn finish_unlinking(&self, trees: &TierTrees) -> Result<(), ViewError> {
+        if !trees.unlinking.is_unfinished() {
             return Ok(());
         }
-        let _alone = self.links.write();
-        let shown = self.shown()?;
-        for tier in self.store.tiers().iter().filter(|tier| tier.works()) {
-            for (hash, _) in tier.manifests() {
-                let (Some(manifest), Some(held)) = (self.readable(&hash)?, tier.held(&hash)) else {
-                    continue;
-                };
-                let mut gone = RoaringBitmap::new();
-                for file in manifest.files().filter(|file| !held.contains_range(file.blocks())) {
-                    gone.insert_range(file.blocks());
-                }
-                if let Some(shown) = shown.get(&hash) {
-                    gone -= shown;
-                }
-                self.trees.of(tier.id()).unlink(&hash, &gone)?;
+        let _alone = trees.links.write();
+        let (tier, shown) = (trees.tier(), self.shown()?);
+        for (hash, _) in tier.manifests() {
+            let (Some(manifest), Some(held)) = (self.readable(&hash)?, tier.held(&hash)) else {
+                continue;
+            };
+            let mut gone = RoaringBitmap::new();
+            for file in manifest.files().filter(|file| !held.contains_range(file.blocks())) {
+                gone.insert_range(file.blocks());
             }
+            if let Some(shown) = shown.get(&hash) {
+                gone -= shown;
+            }
+            trees.unlink(&hash, &gone)?;
         }
-        self.unlinking.end().map_err(io_error("cannot mark the end of files in", &self.directory))
+        trees.unlinking.end().map_err(io_error("cannot mark the end of files in", tier.directory()))
     }
 }

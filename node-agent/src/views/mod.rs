@@ -15,7 +15,7 @@
 //! views/unlinking            1 while files are given up, of which links may be left
 //! ```
 //!
-//! `trees` and `scratch` are in each tier of the store, as hard links need its file system; what
+//! `trees`, `scratch` and `unlinking` are in each tier of the store, as hard links need its file system; what
 //! is spread over several tiers is shown as a FUSE view.
 
 mod bind;
@@ -51,10 +51,9 @@ use crate::store::{BlockSets, Store, Taken};
 use crate::versions::Versions;
 use bind::Binder;
 use error::io_error;
-use evict::Unlinking;
 use hearth_core::wire::report::Want;
 use in_use::Use;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use record::{Record, Records, name_of};
 use served::Served;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -101,7 +100,6 @@ pub struct ViewParts {
 pub struct Views(Arc<Inner>);
 
 struct Inner {
-    directory: PathBuf,
     store: Store,
     datasets: Datasets,
     manifests: Manifests,
@@ -110,9 +108,6 @@ struct Inner {
     binder: Binder,
     served: Served,
     published: Mutex<Volumes>,
-    /// Held to show files by their links, and alone to take links away.
-    links: RwLock<()>,
-    unlinking: Unlinking,
     reads: Reads,
     /// Volumes that a call works on now.
     busy: Mutex<HashSet<String>>,
@@ -185,7 +180,6 @@ impl Views {
         };
         let (served, orphans) = Served::open(&directory.join("fuse"), reader, parts.keeper, parts.shutdown)?;
         let views = Self(Arc::new(Inner {
-            directory: directory.to_owned(),
             trees: Trees::open(parts.store.clone(), directory, &kept)?,
             binder: Binder::new(&directory.join("staging"))?,
             served,
@@ -194,8 +188,6 @@ impl Views {
             manifests: parts.manifests,
             versions: parts.versions,
             published: Mutex::new(Volumes { records, uses, changes: 0, shown: None }),
-            links: RwLock::new(()),
-            unlinking: Unlinking::open(directory)?,
             reads: parts.reads,
             busy: Mutex::default(),
             in_use,
@@ -286,7 +278,11 @@ impl Views {
     async fn grow(&self) -> Result<(), ViewError> {
         let inner = self.0.clone();
         let caught_up = blocking(move || {
-            inner.finish_unlinking()?;
+            for trees in inner.trees.working() {
+                if let Err(error) = inner.finish_unlinking(trees) {
+                    tracing::warn!("links of what was given up are left: {error}");
+                }
+            }
             inner.trees.catch_up()
         });
         let feed = Arc::new(caught_up.await?);

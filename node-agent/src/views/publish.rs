@@ -126,21 +126,23 @@ impl Views {
         let record = if view == View::Fuse { record.served(&want) } else { record };
         let (target, recorded, place) = (request.target.clone(), record.clone(), self.0.served.place(&name));
         let published = blocking(move || {
+            let trees = match view {
+                View::Fuse => None,
+                View::Native(tier) => Some(inner.trees.of(tier)?),
+            };
             // From seeing that all is there until it is noted that it is shown.
-            let links = inner.links.read();
-            let source = match view {
-                View::Fuse => place,
-                View::Native(tier) => {
-                    match inner.trees.of(tier).whole(hash, &manifest, &recorded.tree_globs, &part.files)? {
-                        Some(source) => source.join(&recorded.root),
-                        None => {
-                            return Err(ViewError::NotYet(format!(
-                                "files of Dataset {} have just gone from this node and are fetched again; kubelet asks again",
-                                recorded.dataset
-                            )));
-                        }
+            let links = trees.map(|trees| trees.links.read());
+            let source = match trees {
+                None => place,
+                Some(trees) => match trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)? {
+                    Some(source) => source.join(&recorded.root),
+                    None => {
+                        return Err(ViewError::NotYet(format!(
+                            "files of Dataset {} have just gone from this node and are fetched again; kubelet asks again",
+                            recorded.dataset
+                        )));
                     }
-                }
+                },
             };
             // Half made by a call that was never answered, of a tree that is gone, or of a
             // FUSE session that ended.

@@ -1,12 +1,13 @@
 //! The trees of all versions that one tier knows, on its file system.
 
 use super::error::{ViewError, io_error};
+use super::evict::Unlinking;
 use super::record::name_of;
 use super::tree::Tree;
 use crate::store::Tier;
 use hearth_core::manifest::{File, Manifest, ManifestHash};
 use hearth_core::selection::Selection;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::fs;
@@ -19,6 +20,9 @@ pub(super) type Key = (ManifestHash, Vec<String>);
 
 /// The trees below one directory.
 pub(super) struct TierTrees {
+    /// Held to show files by their links, and alone to take links away.
+    pub(super) links: RwLock<()>,
+    pub(super) unlinking: Unlinking,
     tier: Tier,
     directory: PathBuf,
     scratch: PathBuf,
@@ -26,17 +30,15 @@ pub(super) struct TierTrees {
 }
 
 impl TierTrees {
-    /// `keep` says which trees are of use: all others that are there go.
-    pub(super) fn open(
-        tier: Tier,
-        directory: &Path,
-        scratch: &Path,
-        keep: &[Key],
-    ) -> Result<Self, ViewError> {
+    /// Those below `views`. `keep` says which trees are of use: all others that are there go.
+    pub(super) fn open(tier: Tier, views: &Path, keep: &[Key]) -> Result<Self, ViewError> {
+        let (directory, scratch) = (&views.join("trees"), &views.join("scratch"));
         for directory in [directory, scratch] {
             fs::create_dir_all(directory).map_err(io_error("cannot make", directory))?;
         }
         let trees = Self {
+            links: RwLock::new(()),
+            unlinking: Unlinking::open(views)?,
             tier,
             directory: directory.to_owned(),
             scratch: scratch.to_owned(),

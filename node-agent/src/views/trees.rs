@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// The trees of a store.
 pub(super) struct Trees {
     store: Store,
-    /// By the ids of the tiers.
-    of_tiers: Vec<TierTrees>,
+    /// By the ids of the tiers; nothing for one whose file system takes no trees.
+    of_tiers: Vec<Option<TierTrees>>,
 }
 
 impl Trees {
@@ -22,35 +22,49 @@ impl Trees {
     pub(super) fn open(store: Store, directory: &Path, keep: &[Key]) -> Result<Self, ViewError> {
         let home = store.home().id();
         let open = |tier: &Tier| {
-            let directory = match tier.id() == home {
-                true => directory.to_owned(),
-                false => tier.directory().join("views"),
-            };
-            TierTrees::open(tier.clone(), &directory.join("trees"), &directory.join("scratch"), keep)
+            if tier.id() == home {
+                return TierTrees::open(tier.clone(), directory, keep).map(Some);
+            }
+            let opened = TierTrees::open(tier.clone(), &tier.directory().join("views"), keep);
+            Ok(opened.inspect_err(|error| tell(tier, error)).ok())
         };
         let of_tiers = store.tiers().iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self { store, of_tiers })
     }
 
     /// The trees of one tier.
-    pub(super) fn of(&self, tier: TierId) -> &TierTrees {
-        &self.of_tiers[tier.index()]
+    pub(super) fn of(&self, tier: TierId) -> Result<&TierTrees, ViewError> {
+        let trees = self.of_tiers.get(tier.index()).and_then(Option::as_ref);
+        trees.ok_or_else(|| ViewError::NotYet("the trees of a tier could not be opened at the start".into()))
     }
 
     /// The trees of tiers whose disks work.
-    fn working(&self) -> impl Iterator<Item = &TierTrees> {
-        self.of_tiers.iter().filter(|trees| trees.tier().works())
+    pub(super) fn working(&self) -> impl Iterator<Item = &TierTrees> {
+        self.of_tiers.iter().flatten().filter(|trees| trees.tier().works())
+    }
+
+    /// Does something with the trees of each tier. What goes wrong in one that is not home is
+    /// told, and nothing to the others.
+    fn each(&self, act: impl Fn(&TierTrees) -> Result<(), ViewError>) -> Result<(), ViewError> {
+        let home = self.store.home().id();
+        for trees in self.working() {
+            match act(trees) {
+                Err(error) if trees.tier().id() != home => tell(trees.tier(), &error),
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Where the tree of a version's part may be, whether it is there or not.
     pub(super) fn places(&self, hash: ManifestHash, globs: &[String]) -> impl Iterator<Item = PathBuf> {
-        self.of_tiers.iter().map(move |trees| trees.place(hash, globs))
+        self.of_tiers.iter().flatten().map(move |trees| trees.place(hash, globs))
     }
 
     /// Nobody shows this part any more. The tree of a whole version stays until the
     /// store forgets it.
     pub(super) fn unused(&self, hash: ManifestHash, globs: &[String]) -> Result<(), ViewError> {
-        self.working().try_for_each(|trees| trees.unused(hash, globs))
+        self.each(|trees| trees.unused(hash, globs))
     }
 
     /// Links all that is whole now, and follows what comes from there on.
@@ -70,7 +84,7 @@ impl Trees {
         let Taken::Changes(changes) = feed.take_changes() else { return Ok(false) };
         for change in changes {
             match change {
-                Change::Forgotten(hash) => self.working().try_for_each(|trees| trees.forget(&hash))?,
+                Change::Forgotten(hash) => self.each(|trees| trees.forget(&hash))?,
                 Change::Blocks { manifest: hash, added, .. } => {
                     let Some(manifest) = self.store.manifest(&hash)? else { continue };
                     self.grow(hash, &manifest, &indices(manifest.files_with(&added.0)), true)?;
@@ -87,7 +101,13 @@ impl Trees {
         files: &RoaringBitmap,
         come: bool,
     ) -> Result<(), ViewError> {
-        let mut showing = self.working().filter(|trees| trees.tier().is_adopted(&hash));
-        showing.try_for_each(|trees| trees.grow(hash, manifest, files, come))
+        self.each(|trees| match trees.tier().is_adopted(&hash) {
+            true => trees.grow(hash, manifest, files, come),
+            false => Ok(()),
+        })
     }
+}
+
+fn tell(tier: &Tier, error: &ViewError) {
+    tracing::warn!(directory = %tier.directory().display(), "its native views cannot be tended: {error}");
 }
