@@ -133,3 +133,31 @@ fn a_dataset_larger_than_the_node_is_read_to_its_end_beside_one_that_stays() -> 
         reads_right(&large, "large", LARGE).await
     })
 }
+
+#[test]
+fn what_was_mounted_often_before_the_agents_restart_stays_after_it() -> Result<()> {
+    volumes::e2e(nodes(1).agent_config(&json!({"store": {"capacity": "8Mi"}})), async |cluster| {
+        for name in ["cold", "hot", "more"] {
+            dataset(cluster, name, 3, json!({})).await?;
+        }
+        let driver = Driver::of(cluster, NODE);
+        for pod in ["hot-1", "hot-2", "hot-3", "cold-1"] {
+            let (name, _) = pod.split_once('-').context("no name")?;
+            driver.publish(pod, &json!({"dataset": name, "wait": "100%"})).await?;
+            driver.unpublish(pod).await?;
+        }
+        cluster.agent(NODE)?.stop().await?;
+        cluster.agent(NODE)?.start().await?;
+        cluster.agent(NODE)?.ready().await?;
+
+        cluster.place("trainer", "more").await?;
+        cluster.warm("more", NODE, 100).await?;
+        eventually("the one that was mounted once to have made room", FETCH, async || {
+            let left =
+                [cluster.explain("hot").await?.percent(NODE), cluster.explain("cold").await?.percent(NODE)];
+            ensure!(left[0] == 100 && left[1] < 100, "{left:?}");
+            Ok(())
+        })
+        .await
+    })
+}
