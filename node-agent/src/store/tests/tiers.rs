@@ -148,10 +148,51 @@ fn a_disk_that_fails_again_and_again_is_done_without_until_it_works() {
     fast(&store).look_after();
     assert!(!fast(&store).works(), "it still fails");
     disks.fast.fail(false);
+    disks.fast.set_capacity(Some(disks.fast.used()));
     fast(&store).look_after();
     assert!(fast(&store).works());
     assert_eq!(held(&store, &version), [0, 1, 2, 3]);
+    assert_eq!(store.read_block(&version.hash, 0, 0).unwrap(), Some(version.content(0, 0)), "full, and good");
+}
+
+#[test]
+fn what_one_tier_forgets_others_still_hold() {
+    let (disks, version) = (Disks::default(), small());
+    let store = disks.open();
+    put(&store, &version);
+    store.admit(fast(&store).id(), &version.hash).unwrap();
+    write(fast(&store), &version, 0, 0);
+    write(store.home(), &version, 1, 0);
+    let (_, feed) = store.subscribe();
+    fast(&store).engine.retire(&version.hash).unwrap();
+    let Taken::Changes(changes) = feed.take_changes() else { panic!("too many") };
+    let [Change::Forgotten(_), Change::Blocks { added, dataset, .. }] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((added.0.iter().collect::<Vec<_>>(), dataset.as_str()), (vec![1], "ns/d"));
+}
+
+#[test]
+fn home_may_fail_while_the_others_go_on() {
+    let (disks, version) = (Disks::default(), small());
+    let store = disks.open();
+    put(&store, &version);
+    let manifest = store.manifest(&version.hash).unwrap();
+    write(store.home(), &version, 1, 0);
+    disks.home.fail(true);
+    store.home().look_after();
+    assert!(!store.home().works());
+    // What is known of it in memory is enough.
+    store.admit(fast(&store).id(), &version.hash).unwrap();
+    write(fast(&store), &version, 0, 0);
+    assert_eq!(held(&store, &version), [0]);
     assert_eq!(store.read_block(&version.hash, 0, 0).unwrap(), Some(version.content(0, 0)));
+    assert_eq!(store.read_block(&version.hash, 1, 0).unwrap(), None);
+    let other = Version::new("other", &[("x", "1", 10)]);
+    put(&store, &other);
+    write(fast(&store), &other, 0, 0);
+    assert_eq!(held(&store, &other), [0]);
+    drop(manifest);
 }
 
 #[test]
