@@ -30,11 +30,12 @@ pub(super) struct Tiers {
 impl Tiers {
     /// Opens the tiers, the first of which is home. Others that cannot be opened are left out.
     pub(super) fn open(configs: &[(StoreConfig, Arc<dyn Disk>)]) -> Result<Self, StoreError> {
-        let mut sorted: Vec<(usize, &(StoreConfig, Arc<dyn Disk>))> = configs.iter().enumerate().collect();
-        sorted.sort_by_key(|(_, (config, _))| config.medium);
+        let mut sorted: Vec<usize> = (0..configs.len()).collect();
+        sorted.sort_by_key(|named| configs[*named].0.medium);
         let common = Common::default();
         let (mut tiers, mut home) = (Vec::with_capacity(configs.len()), 0);
-        for (named, (config, disk)) in sorted {
+        for named in sorted {
+            let (config, disk) = &configs[named];
             let id = TierId(tiers.len());
             let common =
                 Common { tier: id, decoded: Arc::clone(&common.decoded), stats: Arc::clone(&common.stats) };

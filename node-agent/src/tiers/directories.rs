@@ -110,7 +110,7 @@ fn is_memory(directory: &Path) -> anyhow::Result<bool> {
     const RAMFS: i64 = 0x8584_58f6;
     let found = rustix::fs::statfs(directory)
         .with_context(|| format!("{} cannot be looked at", directory.display()))?;
-    Ok([TMPFS, RAMFS].contains(&i64::from(found.f_type)))
+    Ok([TMPFS, RAMFS].contains(&found.f_type))
 }
 
 /// What is on tmpfs is the agent's memory: it gets no more than is left of the limit.

@@ -249,14 +249,14 @@ fn order(store: &Store, hash: &ManifestHash, wish: &[Medium]) -> Result<Vec<Tier
     let held = manifest.bytes_of(&store.held(hash).unwrap_or_default());
     let to_come = manifest.bytes().saturating_sub(held);
     // What is reserved is mostly for what is to come of the same version.
-    let as_seen = |tier: &Tier| seen(tier, tier.room_of_held(0), held_in(tier, hash, &manifest));
+    let as_seen = |tier: &Tier| seen(tier, &tier.room_of_held(0), held_in(tier, hash, &manifest));
     let tiers: Vec<tier::Tier> = store.tiers().iter().map(as_seen).collect();
     let order = tier::places(wish, to_come, &tiers);
     Ok(order.into_iter().filter_map(|index| store.tiers().get(index)).map(Tier::id).collect())
 }
 
 /// A tier as a version sees it. Of one that cannot tell what it has, nothing is free.
-fn seen(tier: &Tier, room: Result<Room, StoreError>, held: u64) -> tier::Tier {
+fn seen(tier: &Tier, room: &Result<Room, StoreError>, held: u64) -> tier::Tier {
     let free = room.as_ref().map_or(Amount::default(), |room| room.limits.high.minus(room.used));
     tier::Tier { medium: tier.medium(), free: free.bytes, held, works: tier.works() && room.is_ok() }
 }

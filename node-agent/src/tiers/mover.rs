@@ -70,7 +70,8 @@ impl Mover {
     pub async fn run(self) -> anyhow::Result<()> {
         let shutdown = self.0.parts.shutdown.clone();
         if self.0.parts.store.tiers().len() < 2 {
-            return Ok(shutdown.cancelled().await);
+            shutdown.cancelled().await;
+            return Ok(());
         }
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
             while let Some(moved) = shutdown.run_until_cancelled(self.move_one()).await {
@@ -128,7 +129,7 @@ impl Inner {
             });
             known.push(Known { version, manifest });
         }
-        let tiers = parts.store.tiers().iter().map(|tier| seen(tier, tier.room(0), 0));
+        let tiers = parts.store.tiers().iter().map(|tier| seen(tier, &tier.room(0), 0));
         let tiers: Vec<tier::Tier> = tiers.collect();
         let Some(Move { version, from, to }) = tier::next_move(&residents, &tiers) else { return Ok(false) };
         let (version, tiers) = (&known[version], parts.store.tiers());

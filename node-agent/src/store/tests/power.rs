@@ -210,7 +210,7 @@ impl World {
                 }
             }
         }
-        let (now, _) = subscribe(&store);
+        let (now, _) = subscribe(store);
         let now: Mirror = now.into_iter().map(|holding| (holding.manifest, holding.blocks.0)).collect();
         assert_eq!(*mirror, now);
     }
