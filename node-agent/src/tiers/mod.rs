@@ -9,6 +9,8 @@ mod mover;
 
 pub use directories::find;
 pub use health::look_after;
+#[cfg(test)]
+pub(crate) use mover::Looked;
 pub use mover::{Mover, MoverParts};
 
 use crate::evict::{Evictor, Standings};

@@ -22,8 +22,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether something is to move.
+/// How often it is looked whether something is to move, or is in two places.
 const LOOK: Duration = Duration::from_secs(10);
+/// When it is looked again after there was something, and no place for it: to know what datasets
+/// wish, the API server is asked.
+const REST: Duration = Duration::from_secs(300);
 /// When what could not be moved is tried again.
 const RESIGN: Duration = Duration::from_secs(3600);
 /// Files that are carried at one time.
@@ -54,6 +57,17 @@ struct Inner {
     stuck: Mutex<BTreeMap<ManifestHash, Instant>>,
 }
 
+/// What came of looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// Something has moved, or was tried.
+    Moved,
+    /// All that is mounted often is in the best tier.
+    NothingToMove,
+    /// Something is not, and cannot be, or does not wish to.
+    NothingCanMove,
+}
+
 /// A version that may move, and its manifest.
 struct Known {
     version: Version,
@@ -73,29 +87,39 @@ impl Mover {
             shutdown.cancelled().await;
             return Ok(());
         }
-        while shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-            while let Some(moved) = shutdown.run_until_cancelled(self.move_one()).await {
-                match moved {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(why) => tracing::warn!("what is in several tiers cannot be put in order: {why}"),
+        let mut pause = LOOK;
+        while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            pause = match shutdown.run_until_cancelled(self.move_one()).await {
+                Some(Ok(Looked::Moved)) => Duration::ZERO,
+                Some(Ok(Looked::NothingToMove)) | None => LOOK,
+                Some(Ok(Looked::NothingCanMove)) => REST,
+                Some(Err(why)) => {
+                    tracing::warn!("what is in several tiers cannot be put in order: {why}");
+                    REST
                 }
-                break;
-            }
+            };
         }
         Ok(())
     }
 
-    /// Gives up what is in two places, and moves one version, or what can be of it. Whether
-    /// something has moved.
-    pub(crate) async fn move_one(&self) -> Result<bool, ViewError> {
+    /// Gives up what is in two places, and moves one version, or what can be of it.
+    pub(crate) async fn move_one(&self) -> Result<Looked, ViewError> {
         let inner = self.0.clone();
-        let parts = &inner.parts;
-        let versions = parts.standings.of(parts.store.manifests()).await;
+        let looked = crate::views::blocking(move || {
+            inner.parts.give_up_doubles(&inner.movable()?)?;
+            Ok(inner.parts.may_move())
+        });
+        if !looked.await? {
+            return Ok(Looked::NothingToMove);
+        }
+        let inner = self.0.clone();
+        let movable = crate::views::blocking(move || inner.movable()).await?;
+        let standings = &self.0.parts.standings;
+        let versions = standings.of(movable).await;
         let mut wishes = BTreeMap::new();
         for version in &versions {
             if !wishes.contains_key(&version.dataset) {
-                wishes.insert(version.dataset.clone(), parts.standings.wish(&version.dataset).await);
+                wishes.insert(version.dataset.clone(), standings.wish(&version.dataset).await);
             }
         }
         let inner = self.0.clone();
@@ -108,17 +132,10 @@ impl Inner {
         &self,
         versions: Vec<Version>,
         wishes: &BTreeMap<String, Vec<Medium>>,
-    ) -> Result<bool, ViewError> {
+    ) -> Result<Looked, ViewError> {
         let parts = &self.parts;
-        let movable = self.movable(versions)?;
-        for version in &movable {
-            parts.give_up_doubles(version)?;
-        }
-        if !parts.may_move() {
-            return Ok(false);
-        }
         let (mut known, mut residents) = (Vec::new(), Vec::new());
-        for version in movable {
+        for version in versions {
             let Some(manifest) = parts.store.manifest(&version.hash)? else { continue };
             let held = |tier: &Tier| held_in(tier, &version.hash, &manifest);
             residents.push(Resident {
@@ -131,26 +148,27 @@ impl Inner {
         }
         let tiers = parts.store.tiers().iter().map(|tier| seen(tier, &tier.room(0), 0));
         let tiers: Vec<tier::Tier> = tiers.collect();
-        let Some(Move { version, from, to }) = tier::next_move(&residents, &tiers) else { return Ok(false) };
+        let Some(Move { version, from, to }) = tier::next_move(&residents, &tiers) else {
+            return Ok(Looked::NothingCanMove);
+        };
         let (version, tiers) = (&known[version], parts.store.tiers());
         let moved = parts.carry(version, &tiers[from], &tiers[to]);
         if !matches!(moved, Ok(bytes) if bytes > 0) {
             self.stuck.lock().insert(version.version.hash, Instant::now() + RESIGN);
         }
-        moved.map(|_| true)
+        moved.map(|_| Looked::Moved)
     }
 
-    /// Versions that may move. What a native view shows stays where its links are, and so do
-    /// other versions of its dataset, which mostly share its objects.
-    fn movable(&self, mut versions: Vec<Version>) -> Result<Vec<Version>, ViewError> {
-        let shown = self.parts.views.shown()?;
-        let is_shown = |version: &&Version| shown.contains_key(&version.hash);
-        let datasets: BTreeSet<String> =
-            versions.iter().filter(is_shown).map(|version| version.dataset.clone()).collect();
+    /// Versions that may move, and their datasets. What a native view shows stays where its links
+    /// are, and so do other versions of its dataset, which mostly share its objects.
+    fn movable(&self) -> Result<Vec<(ManifestHash, String)>, ViewError> {
+        let (shown, mut all) = (self.parts.views.shown()?, self.parts.store.manifests());
+        let datasets = all.iter().filter(|(hash, _)| shown.contains_key(hash));
+        let datasets: BTreeSet<String> = datasets.map(|(_, dataset)| dataset.clone()).collect();
         let mut stuck = self.stuck.lock();
         stuck.retain(|_, until| *until > Instant::now());
-        versions.retain(|version| !datasets.contains(&version.dataset) && !stuck.contains_key(&version.hash));
-        Ok(versions)
+        all.retain(|(hash, dataset)| !datasets.contains(dataset) && !stuck.contains_key(hash));
+        Ok(all)
     }
 }
 
@@ -167,21 +185,22 @@ impl MoverParts {
 
     /// Gives up what a better tier holds, too: after a move that was broken off, or when a disk is back
     /// without which it was fetched again.
-    fn give_up_doubles(&self, version: &Version) -> Result<(), ViewError> {
-        let hash = &version.hash;
-        let mut having = self.store.tiers().iter().filter(|tier| tier.works() && tier.is_adopted(hash));
-        let Some(mut better) = having.next() else { return Ok(()) };
-        for worse in having {
-            let both = better.held(hash).unwrap_or_default() & worse.held(hash).unwrap_or_default();
-            if !both.is_empty()
-                && let Some(manifest) = self.store.manifest(hash)?
-            {
+    fn give_up_doubles(&self, versions: &[(ManifestHash, String)]) -> Result<(), ViewError> {
+        for (hash, _) in versions {
+            let having = |tier: &&Tier| tier.works() && tier.is_adopted(hash);
+            let having: Vec<&Tier> = self.store.tiers().iter().filter(having).collect();
+            for pair in having.windows(2) {
+                let (better, worse) = (pair[0], pair[1]);
+                let both = better.held(hash).unwrap_or_default() & worse.held(hash).unwrap_or_default();
+                if both.is_empty() {
+                    continue;
+                }
+                let Some(manifest) = self.store.manifest(hash)? else { continue };
                 let files: Vec<usize> = manifest.files_with(&both).map(|file| file.index).collect();
                 in_batches(&files, &self.shutdown, |files| {
                     self.views.evict_copied(worse, better, hash, files).map(drop)
                 })?;
             }
-            better = worse;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::units::Size;
 use crate::store::StoreConfig;
-use crate::tiers::{Mover, MoverParts};
+use crate::tiers::{Looked, Mover, MoverParts};
 use hearth_core::tier::Medium;
 
 /// The second is better, and takes so many bytes.
@@ -151,13 +151,13 @@ async fn what_is_mounted_moves_to_a_better_tier_when_there_is_room() {
     world.publish("one", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
     assert_eq!((held_in(&world, 0), held_in(&world, 1)), (0, 3));
     let mover = mover(&world);
-    assert!(!mover.move_one().await.unwrap(), "there is no room yet");
+    assert_eq!(mover.move_one().await.unwrap(), Looked::NothingCanMove, "there is no room yet");
     drop(taken);
-    assert!(!mover.move_one().await.unwrap(), "what a native view shows stays where its links are");
+    assert_eq!(mover.move_one().await.unwrap(), Looked::NothingCanMove, "what a native view shows stays");
     world.unpublish("one").await;
-    assert!(mover.move_one().await.unwrap());
+    assert_eq!(mover.move_one().await.unwrap(), Looked::Moved);
     assert_eq!((held_in(&world, 0), held_in(&world, 1)), (3, 0));
-    assert!(!mover.move_one().await.unwrap(), "it is where it wishes to be");
+    assert_eq!(mover.move_one().await.unwrap(), Looked::NothingToMove, "it is where it wishes to be");
     world.publish("two", "ns", serde_json::json!({"dataset": "d"})).await.unwrap();
     assert_eq!(world.views.counts(), (1, 0));
     assert_eq!(world.seen("two"), world.content);
