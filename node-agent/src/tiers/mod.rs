@@ -131,22 +131,26 @@ impl Inner {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Room that is there already, by what is known: without asking anybody, and only in tiers that
-    /// know the version.
+    /// Room that is there already, by what is known: without asking anybody. Nothing as long as it is
+    /// not known where the version belongs, or the tier does not know it: once the reader has its
+    /// block there is time to find out.
     fn free_at_once(
         &self,
         hash: ManifestHash,
         file: usize,
         bytes: u64,
     ) -> Result<Option<Reservation>, NoRoom> {
-        let known = self.orders.lock().peek(&hash).map(|(_, order)| order.clone());
-        let tiers = self.store.tiers();
-        let mut places = known.unwrap_or_else(|| tiers.iter().map(Tier::id).collect());
+        let known = match self.store.tiers() {
+            [only] => Some(vec![only.id()]),
+            _ => self.orders.lock().peek(&hash).map(|(_, order)| order.clone()),
+        };
+        let mut places = known.unwrap_or_default();
         self.put_first(self.place_of(hash, file)?, &mut places);
         let knows = |place: &TierId| {
-            tiers.get(place.index()).is_some_and(|tier| tier.works() && tier.is_adopted(&hash))
+            let tier = self.store.tiers().get(place.index());
+            tier.is_some_and(|tier| tier.works() && tier.is_adopted(&hash))
         };
-        for place in places.into_iter().filter(knows) {
+        for place in places.into_iter().take_while(knows) {
             if let Some(reservation) = self.evictors[place.index()].free(bytes)? {
                 return Ok(Some(self.goes(reservation, hash, file)));
             }

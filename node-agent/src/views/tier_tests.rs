@@ -99,11 +99,11 @@ async fn what_is_spread_over_tiers_is_shown_by_fuse() {
     let world = World::with_store(&OBJECTS, |directory| {
         let home = StoreConfig {
             medium: Medium::Hdd,
-            capacity: Some(Size::Bytes(3500)),
+            capacity: Some(Size::Bytes(4000)),
             ..StoreConfig::at(directory)
         };
         let fast = StoreConfig {
-            capacity: Some(Size::Bytes(3500)),
+            capacity: Some(Size::Bytes(4000)),
             ..StoreConfig::at(directory.with_file_name("fast"))
         };
         Store::open_tiers(&[home, fast]).unwrap()
