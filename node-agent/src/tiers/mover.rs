@@ -212,7 +212,7 @@ impl MoverParts {
         let held = from.held(hash).unwrap_or_default();
         let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
         let carried = in_batches(&files, &self.shutdown, |files| {
-            copy_all(hash, manifest, files, from, to)?;
+            Copy { hash, manifest, held: &held, from, to }.all(files)?;
             self.views.evict_copied(from, to, hash, files)?;
             Ok(())
         });
@@ -234,45 +234,43 @@ impl MoverParts {
     }
 }
 
-/// Writes what one tier holds of these files into another: several at a time, since each
-/// waits for the disk.
-fn copy_all(
-    hash: &ManifestHash,
-    manifest: &Manifest,
-    files: &[usize],
-    from: &Tier,
-    to: &Tier,
-) -> Result<(), StoreError> {
-    let next = AtomicUsize::new(0);
-    let copy_some = || -> Result<(), StoreError> {
-        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            copy(hash, manifest, *file, from, to)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(copy_some)).collect();
-        let ended = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(StoreError::Closed)));
-        // All of them, before the first error is told.
-        ended.collect::<Vec<_>>().into_iter().collect()
-    })
+/// Writes what one tier holds of a version into another.
+struct Copy<'a> {
+    hash: &'a ManifestHash,
+    manifest: &'a Manifest,
+    /// What there was at the beginning.
+    held: &'a RoaringBitmap,
+    from: &'a Tier,
+    to: &'a Tier,
 }
 
-fn copy(
-    hash: &ManifestHash,
-    manifest: &Manifest,
-    index: usize,
-    from: &Tier,
-    to: &Tier,
-) -> Result<(), StoreError> {
-    let Some(file) = manifest.file(index) else { return Ok(()) };
-    let held = from.held(hash).unwrap_or_default();
-    let here: RoaringBitmap = held.range(file.blocks()).collect();
-    let mut room = to.reserve(manifest.bytes_of(&here))?;
-    for block in 0..block::blocks_in(file.size) {
-        let Some(data) = from.read_block(hash, index, block)? else { continue };
-        to.write_block(hash, index, block, &data)?;
-        room.release(data.len() as u64);
+impl Copy<'_> {
+    /// Several files at a time, since each waits for the disk.
+    fn all(&self, files: &[usize]) -> Result<(), StoreError> {
+        let next = AtomicUsize::new(0);
+        let copy_some = || -> Result<(), StoreError> {
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.one(*file)?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(copy_some)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(StoreError::Closed)));
+            // All of them, before the first error is told.
+            ended.collect::<Vec<_>>().into_iter().collect()
+        })
     }
-    Ok(())
+
+    fn one(&self, index: usize) -> Result<(), StoreError> {
+        let Some(file) = self.manifest.file(index) else { return Ok(()) };
+        let here: RoaringBitmap = self.held.range(file.blocks()).collect();
+        let mut room = self.to.reserve(self.manifest.bytes_of(&here))?;
+        for block in 0..block::blocks_in(file.size) {
+            let Some(data) = self.from.read_block(self.hash, index, block)? else { continue };
+            self.to.write_block(self.hash, index, block, &data)?;
+            room.release(data.len() as u64);
+        }
+        Ok(())
+    }
 }
