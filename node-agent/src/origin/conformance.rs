@@ -185,7 +185,8 @@ async fn a_changed_object_is_never_read(fixture: &impl Fixture) {
     for (path, object) in &before {
         for range in [0..10, 8..10, 0..1] {
             let error = get(fixture, path, object, range.clone()).await.unwrap_err();
-            assert!(matches!(error, OriginError::Changed(_)), "{path} {range:?}: {error}");
+            // Whoever asks Google for a generation learns only that it is not there.
+            assert!(error.is_of_the_object(), "{path} {range:?}: {error}");
         }
     }
     let after = list(fixture).await.objects;
@@ -200,7 +201,8 @@ async fn a_lost_object_is_gone(fixture: &impl Fixture) {
     let object = list(fixture).await.objects["a"].clone();
     fixture.delete("a").await;
     let error = get(fixture, "a", &object, 0..1).await.unwrap_err();
-    assert!(matches!(error, OriginError::Gone(_)), "{error}");
+    // Azure answers that the condition is not met.
+    assert!(error.is_of_the_object(), "{error}");
 }
 
 async fn an_unchanged_object_keeps_its_validator(fixture: &impl Fixture) {
