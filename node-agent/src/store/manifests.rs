@@ -108,12 +108,15 @@ struct Decoded {
 pub(super) struct Manifests {
     disk: Arc<dyn Disk>,
     layout: Layout,
+    /// Held while one is read to be decoded, so that no two encodings are in memory. Of this tier
+    /// only: another's disk may be slow.
+    reading: Mutex<()>,
     common: Arc<DecodedManifests>,
 }
 
 impl Manifests {
     pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, common: Arc<DecodedManifests>) -> Self {
-        Self { disk, layout, common }
+        Self { disk, layout, reading: Mutex::default(), common }
     }
 
     /// Checks the bytes and writes them, durably.
@@ -156,7 +159,10 @@ impl Manifests {
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        // Before the lock, which other tiers wait for: this disk may be slow.
+        let _reading = self.reading.lock();
+        if let Some(manifest) = self.in_use(hash) {
+            return Ok(Some(manifest));
+        }
         let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
         let _decoding = self.common.decoding.lock();
         if let Some(manifest) = self.in_use(hash) {
