@@ -1,12 +1,13 @@
 //! Keeps over restarts how often datasets were mounted of late: without that, the first who
 //! needs room or moves data between tiers would not know what is in use.
 
+use crate::durable;
 use crate::reads::Reads;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -93,14 +94,7 @@ impl HeatFile {
         hottest.sort_by(|a, b| b.1.total_cmp(&a.1));
         hottest.truncate(MOST_DATASETS);
         let kept = Kept { format: FORMAT, as_of: now(), mounts: hottest.into_iter().collect() };
-        let new = self.path.with_extension("json.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&kept)?)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        if let Some(directory) = self.path.parent() {
-            File::open(directory)?.sync_all()?;
-        }
+        durable::replace(&self.path, &serde_json::to_vec(&kept)?)?;
         self.written = mounts;
         Ok(())
     }
@@ -136,7 +130,9 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::eventually;
     use proptest::prelude::*;
+    use std::fs;
 
     /// A start of an agent on this directory.
     fn start(directory: &Path) -> (Reads, HeatFile) {
@@ -180,8 +176,10 @@ mod tests {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(file.run(shutdown.clone()));
         reads.of("ns/d").mounted();
-        tokio::time::sleep(EVERY * 2).await;
-        assert!(path.exists());
+        // So that it has begun to wait.
+        tokio::task::yield_now().await;
+        tokio::time::advance(EVERY).await;
+        eventually(|| "it to be written".to_owned(), || path.exists()).await;
         shutdown.cancel();
         task.await.unwrap().unwrap();
         assert!(path.exists() && !directory.path().join("heat.json.new").exists());

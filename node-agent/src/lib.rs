@@ -12,6 +12,7 @@ pub mod config;
 pub mod credentials;
 pub mod csi;
 pub mod datasets;
+mod durable;
 pub mod events;
 pub mod evict;
 pub mod fill;

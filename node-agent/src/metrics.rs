@@ -299,7 +299,7 @@ impl StoreMetrics {
             tier_used: make.gauges("tier_used_bytes", "Bytes that a tier takes.", &TIER)?,
             tier_failed: make.gauges(
                 "tier_failed",
-                "1 for a tier whose disk fails again and again: nothing is read from it or written to it.",
+                "1 for a tier whose disk fails again and again: what it holds counts as missing.",
                 &TIER,
             )?,
         })

@@ -38,8 +38,8 @@ pub struct StoreSection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TierSection {
-    /// Directory, or `DIRECTORY/*` for each that is in there. It is not made: nodes that do
-    /// not have it do without.
+    /// Directory, or `DIRECTORY/*` for every file system that is mounted in there. It is not made:
+    /// nodes that do not have it do without.
     pub directory: PathBuf,
     /// What it is on: `SSD`, `HDD` or `MEM`.
     pub medium: Medium,

@@ -16,6 +16,8 @@ pub(super) struct Failures {
     files: RoaringBitmap,
     /// Of those, the ones that are not as they were listed.
     changed: RoaringBitmap,
+    /// Of those, the ones that are only read: they are not missing.
+    shown: RoaringBitmap,
     /// What is told of the first ones. Of those behind them no more is known than that they
     /// failed, until they fail again.
     told: BTreeMap<u32, FailedFile>,
@@ -35,6 +37,13 @@ impl Failures {
     pub(super) fn failed(&mut self, index: usize, error: &OriginError) {
         let Ok(number) = u32::try_from(index) else { return };
         let Some(file) = self.manifest.as_ref().and_then(|manifest| manifest.file(index)) else { return };
+        if file.unlisted {
+            // Whoever reads it is told, and asks again.
+            if !error.is_of_the_object() {
+                return;
+            }
+            self.shown.insert(number);
+        }
         self.told.insert(number, FailedFile::new(file.path, error.reason(), &error.to_string()));
         if self.told.len() > MAX_FILES {
             self.told.pop_last();
@@ -62,6 +71,7 @@ impl Failures {
     fn remove(&mut self, number: u32) {
         self.files.remove(number);
         self.changed.remove(number);
+        self.shown.remove(number);
         self.told.remove(&number);
     }
 
@@ -69,17 +79,18 @@ impl Failures {
     pub(super) fn clear(&mut self) {
         self.files.clear();
         self.changed.clear();
+        self.shown.clear();
         self.told.clear();
     }
 
-    /// How many there are.
+    /// How many there are that the node lacks.
     pub(super) fn count(&self) -> u64 {
-        self.files.len()
+        self.files.len() - self.shown.len()
     }
 
-    /// The first of them.
+    /// The first of these.
     pub(super) fn told(&self) -> impl Iterator<Item = &FailedFile> {
-        self.told.values()
+        self.told.iter().filter(|(number, _)| !self.shown.contains(**number)).map(|(_, file)| file)
     }
 
     /// How many are not as they were listed, and what is said of one of them.
@@ -97,7 +108,7 @@ fn file(manifest: &Manifest, number: u32) -> Option<File<'_>> {
 #[cfg(test)]
 mod tests {
     use super::super::plan::InFlight;
-    use super::super::plan::tests::manifest;
+    use super::super::plan::tests::{manifest, manifest_showing};
     use super::*;
     use hearth_core::block::BLOCK_SIZE;
 
@@ -128,6 +139,21 @@ mod tests {
         assert_eq!((failures.count(), failures.changed()), (1, None));
         failures.planned(&manifest, &Plan::new((0..2).collect()));
         assert_eq!((failures.count(), paths(&failures).len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_only_read_is_not_lacking() {
+        let manifest = Arc::new(manifest_showing(&[1, 1], &[1]));
+        let plan = || Plan::new((0..1).collect()).showing(manifest.unlisted_blocks().collect());
+        let mut failures = Failures::default();
+        failures.planned(&manifest, &plan());
+        failures.failed(1, &OriginError::Unavailable("it is down".into()));
+        assert_eq!((failures.count(), failures.changed()), (0, None));
+        failures.failed(1, &OriginError::Changed("it is another".into()));
+        assert_eq!((failures.count(), paths(&failures).len()), (0, 0));
+        assert_eq!(failures.changed(), Some((1, Some("it is another"))));
+        failures.planned(&manifest, &plan());
+        assert_eq!(failures.changed(), None, "it may be listed anew");
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::metrics::Metrics;
 use crate::origin::{OriginError, Retries, Urgency, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use hearth_core::block::{BlockNumber, byte_range};
 use hearth_core::manifest::File;
 use roaring::RoaringBitmap;
@@ -249,27 +249,26 @@ impl Fetch<'_> {
         }
         fetcher.demands.hand_over(hash, number, &data);
         let (store, blocks, spare) = (fetcher.store.clone(), fetcher.blocks.clone(), data.clone());
+        // Where it goes, and the room for it that is only its own.
         let room = match &self.keeping {
-            Keeping::Reserved(reservation) => Ok(reservation.tier()),
+            Keeping::Reserved(reservation) => ready(Ok(Some((reservation.tier(), None)))).boxed(),
             Keeping::IfWorth { over_quota } => {
                 let (manifest, over_quota) = (self.source.manifest.clone(), *over_quota);
-                Err(fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota }))
+                let admitted = fetcher.room.admit(Visitor { hash, manifest, file, bytes, over_quota });
+                admitted.map_ok(|room| room.map(|room| (room.tier(), Some(room)))).boxed()
             }
-            Keeping::Never => Err(std::future::ready(Ok(None)).boxed()),
+            Keeping::Never => ready(Ok(None)).boxed(),
         };
         self.writes.push(Box::pin(async move {
             let kept = async {
-                let (tier, _room) = match room {
-                    Ok(tier) => (tier, None),
-                    Err(admitted) => match admitted.await {
-                        Ok(Some(reservation)) => (reservation.tier(), Some(reservation)),
-                        Ok(None) => return Ok(false),
-                        // Whoever waited has it.
-                        Err(error) => {
-                            tracing::warn!("a reader's block is not kept: {error}");
-                            return Ok(false);
-                        }
-                    },
+                let (tier, _room) = match room.await {
+                    Ok(Some(place)) => place,
+                    Ok(None) => return Ok(false),
+                    // Whoever waited has it.
+                    Err(error) => {
+                        tracing::warn!("a reader's block is not kept: {error}");
+                        return Ok(false);
+                    }
                 };
                 let written = store.write_block(tier, &hash, file, index, data).await;
                 // Who reads next finds it there at least.

@@ -279,7 +279,7 @@ pub(super) mod tests {
         manifest_showing(sizes, &[])
     }
 
-    fn manifest_showing(sizes: &[u64], unlisted: &[usize]) -> Manifest {
+    pub(in crate::fill) fn manifest_showing(sizes: &[u64], unlisted: &[usize]) -> Manifest {
         let origin = ManifestOrigin::whole(AccessDomain::new("n", None), "s3://b");
         let mut builder = ManifestBuilder::new(vec![origin]);
         for (index, size) in sizes.iter().enumerate() {

@@ -334,7 +334,14 @@ impl Engine {
             let started = tokio::task::spawn_blocking(move || {
                 let _permit = permit;
                 // Nobody waits any more when the future was dropped.
-                engine.begin_noted(hash, file, block, &data, Box::new(move |result| _ = sender.send(result)))
+                let begun = engine.begin_write(
+                    hash,
+                    file,
+                    block,
+                    &data,
+                    Box::new(move |result| _ = sender.send(result)),
+                );
+                begun.inspect_err(|error| engine.shared.note_failure(error))
             });
             started.await.map_err(|_| StoreError::Closed)??;
             let written = tokio::time::timeout(PATIENCE, written).await.map_err(|_| late())?;
@@ -363,7 +370,9 @@ impl Engine {
     ) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
             let (sender, written) = mpsc::sync_channel(1);
-            self.begin_noted(hash, file, block, data, Box::new(move |result| _ = sender.send(result)))?;
+            let begun =
+                self.begin_write(hash, file, block, data, Box::new(move |result| _ = sender.send(result)));
+            begun.inspect_err(|error| self.shared.note_failure(error))?;
             let written = written.recv_timeout(PATIENCE).map_err(|error| match error {
                 RecvTimeoutError::Timeout => late(),
                 RecvTimeoutError::Disconnected => StoreError::Closed,
@@ -380,19 +389,6 @@ impl Engine {
     pub(super) fn give_up_now(&self, hash: ManifestHash, file: usize, block: u64) {
         let place = self.place(&hash, file, block).unwrap();
         self.give_up(place, block, None, true).unwrap();
-    }
-
-    /// [`Engine::begin_write`], and what it says of the disk.
-    fn begin_noted(
-        &self,
-        hash: ManifestHash,
-        file: usize,
-        block: u64,
-        data: &[u8],
-        reply: Reply<Written>,
-    ) -> Result<(), StoreError> {
-        let begun = self.begin_write(hash, file, block, data, reply);
-        begun.inspect_err(|error| self.shared.note_failure(error))
     }
 
     /// Makes the bytes durable and hands them to the committer, which replies.

@@ -1,5 +1,6 @@
 //! The change feed: what came and went since a subscriber last looked.
 
+use super::Store;
 use super::inventory::BlockChange;
 use super::tiers::Tiers;
 use hearth_core::manifest::ManifestHash;
@@ -43,7 +44,7 @@ impl Subscription {
         if let (Taken::Changes(changes), Some(tiers)) =
             (&mut taken, self.tiers.as_ref().and_then(Weak::upgrade))
         {
-            *changes = as_it_is(std::mem::take(changes), &tiers);
+            *changes = as_it_is(std::mem::take(changes), &Store(tiers));
         }
         taken
     }
@@ -62,21 +63,21 @@ impl Subscription {
 
 /// Says of changes in one tier what they are for the store. Looked at after they were taken: what
 /// changes meanwhile is in the feed again.
-fn as_it_is(changes: Vec<Change>, tiers: &Tiers) -> Vec<Change> {
+fn as_it_is(changes: Vec<Change>, store: &Store) -> Vec<Change> {
     let mut all = Vec::with_capacity(changes.len());
     for change in changes {
         match change {
             Change::Forgotten(manifest) => {
                 all.push(Change::Forgotten(manifest));
                 // Only one tier has forgotten it.
-                if let (Some(held), Some(dataset)) = (tiers.held(&manifest), tiers.dataset_of(&manifest)) {
+                if let (Some(held), Some(dataset)) = (store.held(&manifest), store.dataset_of(&manifest)) {
                     let (added, removed) = (Blocks(held), Blocks(RoaringBitmap::new()));
                     all.push(Change::Blocks { manifest, dataset, added, removed });
                 }
             }
             Change::Blocks { manifest, dataset, added, removed } => {
                 let changed = added.0 | removed.0;
-                let held = tiers.held(&manifest).unwrap_or_default();
+                let held = store.held(&manifest).unwrap_or_default();
                 let (added, removed) = (Blocks(&changed & &held), Blocks(changed - held));
                 all.push(Change::Blocks { manifest, dataset, added, removed });
             }

@@ -7,7 +7,7 @@ use super::evict::BlockSets;
 use super::stats::StoreStats;
 use super::subscription::{Feed, Subscription};
 use super::tier::{Tier, TierId};
-use super::{StoreConfig, StoreError, StoreIdentity, Usage};
+use super::{Store, StoreConfig, StoreError, StoreIdentity, Usage};
 use bytes::Bytes;
 use hearth_core::block::BlockNumber;
 use hearth_core::manifest::{Manifest, ManifestHash};
@@ -56,20 +56,8 @@ impl Tiers {
         Ok(Self { tiers, home, stats: common.stats })
     }
 
-    pub(super) fn all(&self) -> &[Tier] {
-        &self.tiers
-    }
-
     pub(super) fn home(&self) -> &Tier {
         &self.tiers[self.home]
-    }
-
-    pub(super) fn identity(&self) -> StoreIdentity {
-        self.home().engine.identity()
-    }
-
-    pub(super) fn stats(&self) -> &StoreStats {
-        &self.stats
     }
 
     /// The tiers that work, and then home even if it does not: it has what no other may have.
@@ -131,29 +119,33 @@ impl Tiers {
         }
     }
 
-    /// Into home, and where others are that may list the same objects.
-    pub(super) fn put_manifest(
+    fn of_a_block<T>(
         &self,
-        hash: ManifestHash,
-        dataset: &str,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        let another = self.tiers.iter().find(|tier| tier.works()).filter(|_| !self.home().works());
-        let first = another.unwrap_or_else(|| self.home());
-        first.engine.put_manifest(hash, dataset, bytes)?;
-        if self.tiers.len() == 1 {
-            return Ok(());
+        hash: &ManifestHash,
+        ask: impl Fn(&Engine) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match self.showing(hash).next().is_some() {
+            // Of a failed disk nothing is held.
+            true => self.first(self.showing(hash).filter(|tier| tier.works()), ask),
+            false => Err(StoreError::UnknownManifest(*hash)),
         }
-        let Some(manifest) = first.engine.manifest(&hash)? else { return Ok(()) };
-        let others = self.heeded().filter(|tier| {
-            tier.id != first.id && (tier.engine.is_stored(&hash) || tier.engine.may_share(&manifest))
-        });
-        self.each(others.chain([first]), |engine| engine.put_manifest(hash, dataset, bytes))
+    }
+}
+
+impl Store {
+    /// Its tiers, the fastest first.
+    pub fn tiers(&self) -> &[Tier] {
+        &self.0.tiers
     }
 
-    /// Makes a manifest known to one tier as it is to others, so that it can get blocks.
-    pub(super) fn admit(&self, tier: TierId, hash: &ManifestHash) -> Result<(), StoreError> {
-        let Some(tier) = self.tiers.get(tier.index()).filter(|tier| !tier.is_adopted(hash)) else {
+    /// The tier that was named first.
+    pub fn home(&self) -> &Tier {
+        self.0.home()
+    }
+
+    /// Makes a stored manifest known to a tier, so that this can get blocks of it.
+    pub fn admit(&self, tier: TierId, hash: &ManifestHash) -> Result<(), StoreError> {
+        let Some(tier) = self.0.tiers.get(tier.index()).filter(|tier| !tier.is_adopted(hash)) else {
             return Ok(());
         };
         let manifest = self.manifest(hash)?.ok_or(StoreError::UnknownManifest(*hash))?;
@@ -171,7 +163,7 @@ impl Tiers {
         };
         // What comes for one of them has come for all that list it.
         let shares =
-            |other: &ManifestHash| self.showing(other).any(|tier| tier.engine.may_list(&manifest, other));
+            |other: &ManifestHash| self.0.showing(other).any(|tier| tier.engine.may_list(&manifest, other));
         for (other, dataset) in self.manifests() {
             if !tier.is_adopted(&other) && (other == *hash || shares(&other)) {
                 put(&other, &dataset)?;
@@ -180,66 +172,97 @@ impl Tiers {
         Ok(())
     }
 
-    pub(super) fn manifest(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
-        self.first(self.with(hash), |engine| engine.manifest(hash))
+    /// Which store this is. Looks at memory only.
+    pub fn identity(&self) -> StoreIdentity {
+        self.home().engine.identity()
     }
 
-    pub(super) fn manifest_bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.first(self.with(hash), |engine| engine.manifest_bytes(hash))
+    /// Keeps a manifest, durably, under the name of the dataset (`namespace/name`)
+    /// that it is known from. Refused as [`StoreError::Damaged`] when `bytes` do not
+    /// hash to `hash`. It is not in the inventory before [`Store::adopt`].
+    pub fn put_manifest(&self, hash: ManifestHash, dataset: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let another = self.0.tiers.iter().find(|tier| tier.works()).filter(|_| !self.home().works());
+        let first = another.unwrap_or_else(|| self.home());
+        first.engine.put_manifest(hash, dataset, bytes)?;
+        if self.0.tiers.len() == 1 {
+            return Ok(());
+        }
+        let Some(manifest) = first.engine.manifest(&hash)? else { return Ok(()) };
+        let others = self.0.heeded().filter(|tier| {
+            tier.id != first.id && (tier.engine.is_stored(&hash) || tier.engine.may_share(&manifest))
+        });
+        self.0.each(others.chain([first]), |engine| engine.put_manifest(hash, dataset, bytes))
     }
 
-    pub(super) fn manifests(&self) -> Vec<(ManifestHash, String)> {
-        if let [only] = self.tiers.as_slice() {
+    /// A stored manifest; `None` when it is not here. Kept decoded while it is in use.
+    pub fn manifest(&self, hash: &ManifestHash) -> Result<Option<Arc<Manifest>>, StoreError> {
+        self.0.first(self.0.with(hash), |engine| engine.manifest(hash))
+    }
+
+    /// The encoding of a stored manifest, its hash checked; `None` when it is not here.
+    pub fn manifest_bytes(&self, hash: &ManifestHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.first(self.0.with(hash), |engine| engine.manifest_bytes(hash))
+    }
+
+    /// The stored manifests and their datasets, adopted or not. Looks at memory only.
+    pub fn manifests(&self) -> Vec<(ManifestHash, String)> {
+        if let [only] = self.0.tiers.as_slice() {
             return only.manifests();
         }
-        let mut all: BTreeMap<ManifestHash, String> = self.heeded().flat_map(Tier::manifests).collect();
+        let mut all: BTreeMap<ManifestHash, String> = self.0.heeded().flat_map(Tier::manifests).collect();
         // It is told first when a Dataset has another name.
         all.extend(self.home().manifests());
         all.into_iter().collect()
     }
 
-    pub(super) fn dataset_of(&self, hash: &ManifestHash) -> Option<String> {
-        self.manifests().into_iter().find(|(known, _)| known == hash).map(|(_, dataset)| dataset)
+    /// Whether the manifest is in the inventory. Looks at memory only.
+    pub fn is_adopted(&self, hash: &ManifestHash) -> bool {
+        self.0.showing(hash).next().is_some()
     }
 
-    pub(super) fn is_adopted(&self, hash: &ManifestHash) -> bool {
-        self.showing(hash).next().is_some()
-    }
-
-    pub(super) fn adopt(&self, hash: &ManifestHash) -> Result<(), StoreError> {
-        let mut with = self.with(hash).peekable();
+    /// Takes a stored manifest into the inventory with whatever the store already
+    /// holds of its objects. Adopting what is adopted changes nothing.
+    pub fn adopt(&self, hash: &ManifestHash) -> Result<(), StoreError> {
+        let mut with = self.0.with(hash).peekable();
         match with.peek() {
-            Some(_) => self.each(with, |engine| engine.adopt(hash)),
+            Some(_) => self.0.each(with, |engine| engine.adopt(hash)),
             None => Err(StoreError::UnknownManifest(*hash)),
         }
     }
 
-    pub(super) fn retire(&self, hash: &ManifestHash) -> Result<(), StoreError> {
-        self.heeded().try_for_each(|tier| tier.engine.retire(hash))
+    /// Forgets a manifest, at once and durably, and then frees the objects that no
+    /// other adopted manifest lists. Freeing goes on after a crash. Retiring what
+    /// is not known changes nothing.
+    pub fn retire(&self, hash: &ManifestHash) -> Result<(), StoreError> {
+        self.0.heeded().try_for_each(|tier| tier.engine.retire(hash))
     }
 
-    pub(super) fn missing(
-        &self,
-        hash: &ManifestHash,
-        selection: &Selection,
-    ) -> Result<RoaringBitmap, StoreError> {
+    /// The blocks of a selection that are not held.
+    pub fn missing(&self, hash: &ManifestHash, selection: &Selection) -> Result<RoaringBitmap, StoreError> {
         let mut missing: Option<RoaringBitmap> = None;
-        for tier in self.showing(hash) {
+        for tier in self.0.showing(hash) {
             let here = tier.engine.missing(hash, selection)?;
             missing = Some(missing.map_or_else(|| here.clone(), |all| all & &here));
         }
         missing.ok_or(StoreError::UnknownManifest(*hash))
     }
 
-    pub(super) fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
-        self.tiers.iter().filter_map(|tier| tier.held(hash)).reduce(|all, held| all | held)
+    /// The held blocks of an adopted manifest; `None` for others. Looks at memory only.
+    pub fn held(&self, hash: &ManifestHash) -> Option<RoaringBitmap> {
+        self.0.tiers.iter().filter_map(|tier| tier.held(hash)).reduce(|all, held| all | held)
     }
 
-    pub(super) fn holds(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
-        self.tiers.iter().any(|tier| tier.engine.holds(hash, number))
+    /// Whether a block of an adopted manifest is held. Looks at memory only.
+    pub fn holds(&self, hash: &ManifestHash, number: BlockNumber) -> bool {
+        self.0.tiers.iter().any(|tier| tier.engine.holds(hash, number))
     }
 
-    pub(super) async fn write_block(
+    /// Writes the `block`-th block of a file of a manifest that is adopted in that tier. Done
+    /// when it is durable and in the inventory; writing what is held there changes nothing.
+    ///
+    /// Hold a [`Reservation`] of its bytes there until then: this does not look at capacity.
+    /// A write whose future is dropped may still happen.
+    pub async fn write_block(
         &self,
         tier: TierId,
         hash: &ManifestHash,
@@ -247,47 +270,44 @@ impl Tiers {
         block: u64,
         data: Bytes,
     ) -> Result<(), StoreError> {
-        let tier = self.tiers.get(tier.index()).ok_or(StoreError::Closed)?;
+        let tier = self.0.tiers.get(tier.index()).ok_or(StoreError::Closed)?;
         Engine::write_block(&tier.engine, *hash, file, block, data).await
     }
 
-    pub(super) fn read_block(
+    /// Reads the `block`-th block of a file of an adopted manifest. `None` when it is
+    /// not held, or no longer: what turns out damaged or missing leaves the inventory
+    /// before this returns.
+    pub fn read_block(
         &self,
         hash: &ManifestHash,
         file: usize,
         block: u64,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.of_a_block(hash, |engine| engine.read_block(hash, file, block))
+        self.0.of_a_block(hash, |engine| engine.read_block(hash, file, block))
     }
 
-    pub(super) fn verify_block(
+    /// Reads the `block`-th block of a file of an adopted manifest from the disk and not from
+    /// memory: its bytes, if they are as they were written. Otherwise as
+    /// [`Store::read_block`].
+    pub fn verify_block(
         &self,
         hash: &ManifestHash,
         file: usize,
         block: u64,
     ) -> Result<Option<u64>, StoreError> {
-        self.of_a_block(hash, |engine| engine.verify_block(hash, file, block))
+        self.0.of_a_block(hash, |engine| engine.verify_block(hash, file, block))
     }
 
-    fn of_a_block<T>(
-        &self,
-        hash: &ManifestHash,
-        ask: impl Fn(&Engine) -> Result<Option<T>, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        match self.is_adopted(hash) {
-            // Of a failed disk nothing is held.
-            true => self.first(self.showing(hash).filter(|tier| tier.works()), ask),
-            false => Err(StoreError::UnknownManifest(*hash)),
-        }
+    /// The object file of a file of an adopted manifest, when all its blocks are held:
+    /// to be linked and read, never to be written. `None` for an empty file, which has none.
+    pub fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
+        self.0.of_a_block(hash, |engine| engine.whole_file(hash, file))
     }
 
-    pub(super) fn whole_file(&self, hash: &ManifestHash, file: usize) -> Result<Option<PathBuf>, StoreError> {
-        self.of_a_block(hash, |engine| engine.whole_file(hash, file))
-    }
-
-    pub(super) fn held_by_sharers(&self, hash: &ManifestHash) -> Result<BlockSets, StoreError> {
+    /// What other manifests hold that may list objects of this one.
+    pub fn held_by_sharers(&self, hash: &ManifestHash) -> Result<BlockSets, StoreError> {
         let mut sets = BlockSets::new();
-        for tier in self.showing(hash) {
+        for tier in self.0.showing(hash) {
             for (other, held) in tier.engine.held_by_sharers(hash)? {
                 *sets.entry(other).or_default() |= held;
             }
@@ -295,9 +315,29 @@ impl Tiers {
         Ok(sets)
     }
 
-    pub(super) fn usage(&self) -> Result<Usage, StoreError> {
+    /// What is held now, and a feed of every change from there on: no change is in
+    /// both or in neither. Looks at memory only.
+    pub fn subscribe(&self) -> (Vec<Holding>, Subscription) {
+        let feed = Arc::new(Feed::default());
+        let mut holdings: BTreeMap<ManifestHash, Holding> = BTreeMap::new();
+        for tier in &self.0.tiers {
+            let holdings_here = tier.engine.follow(&feed);
+            let is_heeded = tier.works() || tier.id.index() == self.0.home;
+            for holding in holdings_here.into_iter().filter(|_| is_heeded) {
+                match holdings.get_mut(&holding.manifest) {
+                    Some(known) => known.blocks = Blocks(&known.blocks.0 | &holding.blocks.0),
+                    None => _ = holdings.insert(holding.manifest, holding),
+                }
+            }
+        }
+        let several = (self.0.tiers.len() > 1).then_some(&self.0);
+        (holdings.into_values().collect(), Subscription::new(feed, several))
+    }
+
+    /// How full its tiers are that work, together.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
         let mut sum = Usage::default();
-        for tier in self.tiers.iter().filter(|tier| tier.works()) {
+        for tier in self.0.tiers.iter().filter(|tier| tier.works()) {
             let usage = tier.usage()?;
             sum.capacity_bytes = sum.capacity_bytes.saturating_add(usage.capacity_bytes);
             sum.used_bytes = sum.used_bytes.saturating_add(usage.used_bytes);
@@ -306,20 +346,13 @@ impl Tiers {
         Ok(sum)
     }
 
-    pub(super) fn subscribe(this: &Arc<Self>) -> (Vec<Holding>, Subscription) {
-        let feed = Arc::new(Feed::default());
-        let mut holdings: BTreeMap<ManifestHash, Holding> = BTreeMap::new();
-        for tier in &this.tiers {
-            let holdings_here = tier.engine.follow(&feed);
-            let is_heeded = tier.works() || tier.id.index() == this.home;
-            for holding in holdings_here.into_iter().filter(|_| is_heeded) {
-                match holdings.get_mut(&holding.manifest) {
-                    Some(known) => known.blocks = Blocks(&known.blocks.0 | &holding.blocks.0),
-                    None => _ = holdings.insert(holding.manifest, holding),
-                }
-            }
-        }
-        let several = (this.tiers.len() > 1).then_some(this);
-        (holdings.into_values().collect(), Subscription::new(feed, several))
+    /// What it counted. Looks at memory only.
+    pub fn stats(&self) -> &StoreStats {
+        &self.0.stats
+    }
+
+    /// The dataset, `namespace/name`, that a stored manifest is known from.
+    pub(super) fn dataset_of(&self, hash: &ManifestHash) -> Option<String> {
+        self.manifests().into_iter().find(|(known, _)| known == hash).map(|(_, dataset)| dataset)
     }
 }

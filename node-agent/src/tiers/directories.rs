@@ -46,7 +46,7 @@ pub fn find(section: &StoreSection) -> anyhow::Result<Vec<StoreConfig>> {
         }
     }
     apart(&found)?;
-    let mut memory = memory_limit().map(|limit| limit.saturating_sub(OWN.min(limit / 2)));
+    let mut memory = memory_limit().map_or(u64::MAX, |limit| limit.saturating_sub(OWN.min(limit / 2)));
     for config in found.iter_mut().filter(|config| config.medium == Medium::Mem) {
         keep_within(config, &mut memory)?;
     }
@@ -114,8 +114,7 @@ fn is_memory(directory: &Path) -> anyhow::Result<bool> {
 }
 
 /// What is on tmpfs is the agent's memory: it gets no more than is left of the limit.
-fn keep_within(config: &mut StoreConfig, memory: &mut Option<u64>) -> anyhow::Result<()> {
-    let Some(left) = memory else { return Ok(()) };
+fn keep_within(config: &mut StoreConfig, left: &mut u64) -> anyhow::Result<()> {
     let found = rustix::fs::statvfs(&config.directory)
         .with_context(|| format!("{} cannot be looked at", config.directory.display()))?;
     let total = found.f_blocks.saturating_mul(found.f_frsize);

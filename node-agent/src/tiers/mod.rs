@@ -4,14 +4,14 @@
 //! [`Evictor`] that makes room in it.
 
 mod directories;
-mod health;
 mod mover;
+mod probes;
 
 pub use directories::find;
-pub use health::look_after;
 #[cfg(test)]
 pub(crate) use mover::Looked;
 pub use mover::{Mover, MoverParts};
+pub use probes::look_after;
 
 use crate::evict::{Evictor, Standings};
 use crate::fill::{MakeRoom, NoRoom, Visitor};

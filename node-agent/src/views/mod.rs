@@ -30,6 +30,7 @@ mod tests;
 mod tier_trees;
 mod tree;
 mod trees;
+mod unlinking;
 mod version;
 mod wants;
 

@@ -3,14 +3,15 @@
 
 use super::error::{ViewError, io_error};
 use super::publish::VolumeRequest;
+use crate::durable;
 use crate::events::PodReference;
 use hearth_core::manifest::ManifestHash;
 use hearth_core::pod::Asked;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The version of [`Record`]'s encoding.
@@ -158,15 +159,10 @@ impl Records {
     /// Keeps a record, durably.
     pub(super) fn put(&mut self, record: Record) -> Result<(), ViewError> {
         let name = record.name();
-        let (path, new) = (self.directory.join(&name), self.directory.join(format!("{name}.new")));
-        let written = || -> io::Result<()> {
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(&record)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        written().map_err(io_error("cannot write", &path))?;
+        let path = self.directory.join(&name);
+        let encoded = serde_json::to_vec(&record).map_err(io::Error::from);
+        let written = encoded.and_then(|bytes| durable::replace(&path, &bytes));
+        written.map_err(io_error("cannot write", &path))?;
         self.known.insert(name, record);
         Ok(())
     }

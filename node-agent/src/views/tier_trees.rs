@@ -1,9 +1,9 @@
 //! The trees of all versions that one tier knows, on its file system.
 
 use super::error::{ViewError, io_error};
-use super::evict::Unlinking;
 use super::record::name_of;
 use super::tree::Tree;
+use super::unlinking::Unlinking;
 use crate::store::Tier;
 use hearth_core::manifest::{File, Manifest, ManifestHash};
 use hearth_core::selection::Selection;

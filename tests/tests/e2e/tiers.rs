@@ -116,7 +116,7 @@ fn data_goes_where_it_wishes_and_comes_again_when_a_disk_is_lost() -> Result<()>
         // As components/disks has them.
         let (memory, others) = (&disks.memory, [dir.join("disks/*"), dir.join("not-on-this-node")]);
         let tiers = format!(
-            r#"[{{directory={memory:?},medium="MEM",capacity="16Mi"}},{{directory={:?},medium="SSD"}},{{directory={:?},medium="SSD"}}]"#,
+            r#"[{{directory={memory:?},medium="MEM",capacity="32Mi"}},{{directory={:?},medium="SSD"}},{{directory={:?},medium="SSD"}}]"#,
             others[0], others[1]
         );
         agent.set_env("HEARTH_AGENT__STORE__TIERS", &tiers);
