@@ -16,6 +16,7 @@ mod kills;
 mod locality;
 mod logs;
 mod manifests;
+mod mib_files;
 mod observability;
 mod origins;
 mod owners;

@@ -10,36 +10,12 @@ use hearth_tests::datasets::FETCH;
 use hearth_tests::measure::empty_page_cache;
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::mib_files::{MIB, dataset, reads_right};
 
 const NODE: &str = "node-1";
-const MIB: usize = 1 << 20;
 const FILES: usize = 3;
-
-fn content(dataset: &str, file: usize) -> Vec<u8> {
-    let seed = dataset.bytes().map(usize::from).sum::<usize>() + file;
-    (0..MIB).map(|at| (((at * 37) >> 4) ^ at ^ seed) as u8).collect()
-}
-
-async fn dataset(cluster: &Cluster, name: &str, cache: Value) -> Result<()> {
-    let bucket = cluster.s3.bucket("data")?;
-    for file in 0..FILES {
-        bucket.put(&format!("{name}/{file}.bin"), content(name, file)).await?;
-    }
-    cluster.s3_dataset_with(name, &bucket, name, json!({ "cache": cache })).await.map(drop)
-}
-
-async fn reads_right(target: &Path, name: &'static str) -> Result<()> {
-    let target = target.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        for file in 0..FILES {
-            let bytes = fs::read(target.join(format!("{file}.bin")))?;
-            ensure!(bytes == content(name, file), "{name}/{file}.bin has wrong bytes");
-        }
-        Ok(())
-    });
-    read.await?
-}
 
 async fn number(cluster: &Cluster, name: &str, medium: &str) -> Result<f64> {
     let agent = cluster.agents.get(NODE).context("no agent")?;
@@ -123,9 +99,9 @@ fn data_goes_where_it_wishes_and_comes_again_when_a_disk_is_lost() -> Result<()>
         agent.start().await?;
         agent.ready().await?;
 
-        dataset(cluster, "usual", json!({})).await?;
-        dataset(cluster, "hot", json!({"media": ["MEM", "SSD"]})).await?;
-        dataset(cluster, "cold", json!({"media": ["HDD"]})).await?;
+        dataset(cluster, "usual", FILES, json!({})).await?;
+        dataset(cluster, "hot", FILES, json!({"media": ["MEM", "SSD"]})).await?;
+        dataset(cluster, "cold", FILES, json!({"media": ["HDD"]})).await?;
         for name in ["usual", "hot", "cold"] {
             cluster.warmup(name, name, json!({"nodes": {"replicas": 1}})).await?;
             cluster.warm(name, NODE, 100).await?;
@@ -135,7 +111,7 @@ fn data_goes_where_it_wishes_and_comes_again_when_a_disk_is_lost() -> Result<()>
         for name in ["usual", "hot", "cold"] {
             let target = driver.publish(name, &json!({"dataset": name, "wait": "100%"})).await?;
             ensure!(driver.kind(name)? != "fuse.hearth", "{name} is wholly in one tier");
-            reads_right(&target, name).await?;
+            reads_right(&target, name, FILES).await?;
         }
         ensure!(driver.kind("hot")? == "tmpfs", "it is read from {}", driver.kind("hot")?);
         for name in ["usual", "hot", "cold"] {
@@ -174,7 +150,7 @@ fn data_goes_where_it_wishes_and_comes_again_when_a_disk_is_lost() -> Result<()>
         .await?;
         cluster.warm("usual", NODE, 100).await?;
         let target = driver.publish("again", &json!({"dataset": "usual", "wait": "100%"})).await?;
-        reads_right(&target, "usual").await?;
+        reads_right(&target, "usual", FILES).await?;
         driver.unpublish("again").await
     })
 }
@@ -182,10 +158,10 @@ fn data_goes_where_it_wishes_and_comes_again_when_a_disk_is_lost() -> Result<()>
 #[test]
 fn a_node_that_keeps_nothing_reads_all_the_same() -> Result<()> {
     volumes::e2e(nodes(1).agent_config(&json!({"store": {"capacity": "0"}})), async |cluster| {
-        dataset(cluster, "usual", json!({})).await?;
+        dataset(cluster, "usual", FILES, json!({})).await?;
         let driver = Driver::of(cluster, NODE);
         let target = driver.publish("reader", &json!({"dataset": "usual"})).await?;
-        reads_right(&target, "usual").await?;
+        reads_right(&target, "usual", FILES).await?;
         let agent = cluster.agents.get(NODE).context("no agent")?;
         let used = agent.metric("hearth_agent_store_used_bytes", &[]).await?;
         ensure!(used == Some(0.0), "{used:?}");

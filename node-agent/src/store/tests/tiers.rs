@@ -35,6 +35,15 @@ fn put(store: &Store, version: &Version) {
     store.adopt(&version.hash).unwrap();
 }
 
+/// A store of which both tiers know a version, and hold nothing of it.
+fn known_to_both() -> (Disks, Store, Version) {
+    let (disks, version) = (Disks::default(), small());
+    let store = disks.open();
+    put(&store, &version);
+    store.admit(fast(&store).id(), &version.hash).unwrap();
+    (disks, store, version)
+}
+
 fn write(tier: &Tier, version: &Version, file: usize, block: u64) {
     tier.write_block(&version.hash, file, block, &version.content(file, block)).unwrap();
 }
@@ -91,10 +100,7 @@ fn a_version_that_shares_objects_is_known_where_they_are() {
 
 #[test]
 fn a_tier_that_comes_back_empty_holds_nothing_and_the_others_go_on() {
-    let (disks, version) = (Disks::default(), small());
-    let store = disks.open();
-    put(&store, &version);
-    store.admit(fast(&store).id(), &version.hash).unwrap();
+    let (disks, store, version) = known_to_both();
     write(fast(&store), &version, 0, 0);
     write(store.home(), &version, 1, 0);
     drop(store);
@@ -120,10 +126,7 @@ fn a_tier_that_cannot_be_opened_is_left_out() {
 
 #[test]
 fn a_disk_that_fails_again_and_again_is_done_without_until_it_works() {
-    let (disks, version) = (Disks::default(), small());
-    let store = disks.open();
-    put(&store, &version);
-    store.admit(fast(&store).id(), &version.hash).unwrap();
+    let (disks, store, version) = known_to_both();
     write(fast(&store), &version, 0, 0);
     write(fast(&store), &version, 1, 0);
     write(store.home(), &version, 2, 0);
@@ -157,10 +160,7 @@ fn a_disk_that_fails_again_and_again_is_done_without_until_it_works() {
 
 #[test]
 fn what_one_tier_forgets_others_still_hold() {
-    let (disks, version) = (Disks::default(), small());
-    let store = disks.open();
-    put(&store, &version);
-    store.admit(fast(&store).id(), &version.hash).unwrap();
+    let (_, store, version) = known_to_both();
     write(fast(&store), &version, 0, 0);
     write(store.home(), &version, 1, 0);
     let (_, feed) = store.subscribe();
@@ -197,10 +197,7 @@ fn home_may_fail_while_the_others_go_on() {
 
 #[test]
 fn what_was_forgotten_while_a_disk_was_away_is_forgotten_when_it_is_back() {
-    let (disks, version) = (Disks::default(), small());
-    let store = disks.open();
-    put(&store, &version);
-    store.admit(fast(&store).id(), &version.hash).unwrap();
+    let (disks, store, version) = known_to_both();
     write(fast(&store), &version, 0, 0);
     fast(&store).look_after();
     assert!(fast(&store).works());
