@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 
 use super::{CONTAINER, Store, sent};
 use crate::binaries;
-use crate::control_plane::healthy;
+use crate::control_plane::START;
 use crate::kube_access::Kube;
 use crate::ports;
 use crate::process::{Process, Program};
+use crate::wait::eventually;
 
 /// For whom tokens of ServiceAccounts are.
 pub const AUDIENCE: &str = "sts.amazonaws.com";
@@ -33,7 +34,7 @@ pub struct Minio {
     endpoint: String,
     http: reqwest::Client,
     keys: JoinHandle<()>,
-    _server: Process,
+    server: Process,
 }
 
 impl Minio {
@@ -44,7 +45,7 @@ impl Minio {
     pub async fn start(dir: &Path, kube: &Kube) -> Result<Self> {
         let (discovery, keys) = publish_keys(kube).await?;
         let listen = format!("127.0.0.1:{}", ports::free()?);
-        let mut server = Program::new("minio", binaries::minio()?, dir)
+        let server = Program::new("minio", binaries::minio()?, dir)
             .env("MINIO_ROOT_USER", ROOT)
             .env("MINIO_ROOT_PASSWORD", ROOT_SECRET)
             .env("MINIO_BROWSER", "off")
@@ -60,9 +61,13 @@ impl Minio {
             .start()?;
         let endpoint = format!("http://{listen}");
         let http = reqwest::Client::builder().no_proxy().build()?;
-        healthy(&mut server, &http, &format!("{endpoint}/minio/health/ready")).await?;
-        let store = Self { endpoint, http, keys, _server: server };
-        store.request(Method::PUT, "", Vec::new()).await.context("cannot make a bucket")?;
+        let store = Self { endpoint, http, keys, server };
+        // It calls itself ready before it has read its disks and its trust, and refuses everything until then.
+        eventually("MinIO to make a bucket", START, async || {
+            store.request(Method::PUT, "", Vec::new()).await
+        })
+        .await
+        .with_context(|| format!("the log says:\n{}", store.server.log_tail(20)))?;
         Ok(store)
     }
 
