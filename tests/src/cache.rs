@@ -30,13 +30,27 @@ pub struct Lock {
 /// # Errors
 /// When the lock file cannot be opened or locked.
 pub fn lock(name: &str) -> Result<Lock> {
-    let path = dir()?.join(format!("{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let (path, file) = lock_file(name)?;
     if file.try_lock().is_err() {
         eprintln!("waiting for {} (another process holds it)", path.display());
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(Lock { _file: file })
+}
+
+/// Takes the lock `name`, unless somebody holds it.
+///
+/// # Errors
+/// When the lock file cannot be opened.
+pub fn try_lock(name: &str) -> Result<Option<Lock>> {
+    let (_, file) = lock_file(name)?;
+    Ok(file.try_lock().is_ok().then(|| Lock { _file: file }))
+}
+
+fn lock_file(name: &str) -> Result<(PathBuf, File)> {
+    let path = dir()?.join(format!("{name}.lock"));
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    Ok((path, file))
 }
 
 /// The root of the workspace, for its manifests and configuration as they are shipped.

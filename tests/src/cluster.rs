@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::cache::{self, Lock};
+use crate::cache;
 use crate::control_plane::ControlPlane;
 use crate::kube_access::{Kube, PATIENCE};
 use crate::nodes;
@@ -150,8 +150,6 @@ pub struct Cluster {
     /// etcd, API server, scheduler, controller manager.
     pub plane: ControlPlane,
     dir: RunDir,
-    // The shipped scheduler configuration names a fixed port: one cluster at a time.
-    _only: Lock,
 }
 
 impl Cluster {
@@ -162,16 +160,15 @@ impl Cluster {
     pub async fn start(name: &str, options: &ClusterOptions) -> Result<Self> {
         // Built before anybody has to wait for it.
         tokio::task::spawn_blocking(|| programs::hearth("hearth-node-agent")).await??;
-        let only = tokio::task::spawn_blocking(|| cache::lock("cluster")).await??;
         let mut dir = RunDir::create(name)?;
         if options.leaves_nothing {
             dir.remove_at_the_end();
         }
         let failed = format!("the cluster did not start; logs and state are in {}", dir.path().display());
-        Self::start_in(dir, only, options).await.context(failed)
+        Self::start_in(dir, options).await.context(failed)
     }
 
-    async fn start_in(dir: RunDir, only: Lock, options: &ClusterOptions) -> Result<Self> {
+    async fn start_in(dir: RunDir, options: &ClusterOptions) -> Result<Self> {
         let mut plane = ControlPlane::start(dir.path()).await?;
         let kube = plane.admin.clone();
         let root = options.s3_root.clone().unwrap_or_else(|| dir.path().join("s3"));
@@ -203,7 +200,6 @@ impl Cluster {
             second_scheduler: None,
             plane,
             dir,
-            _only: only,
         };
         cluster.start_programs(options).await?;
         Ok(cluster)

@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::binaries;
+use crate::cache::{self, Lock};
 use crate::kube_access::{Kube, install_crypto};
 use crate::pki::Pki;
 use crate::ports;
@@ -15,6 +16,9 @@ use crate::wait::eventually;
 
 /// A start that takes longer than this on any machine is a hang.
 pub(crate) const START: Duration = Duration::from_secs(60);
+
+/// Where the shipped scheduler configuration looks for the extender.
+const EXTENDER_PORT: u16 = 9440;
 
 /// Who can reach the API server.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +48,9 @@ pub struct ControlPlane {
     /// `https://127.0.0.1:PORT`.
     pub server: String,
     dir: PathBuf,
+    extender_port: u16,
+    // Of the clusters that run at a time one has the port that the shipped configuration names.
+    _extender_port: Option<Lock>,
     // In the order in which they are to be dropped: an API server without its etcd ignores SIGTERM.
     scheduler: Option<Process>,
     controller_manager: Process,
@@ -86,9 +93,13 @@ impl ControlPlane {
         let http = http_client(pki.ca())?;
         healthy(&mut etcd, &http, &format!("{etcd_url}/health")).await?;
 
-        let port = match reach {
-            Reach::Loopback => ports::free()?,
-            Reach::Nodes(_) => 443,
+        let (port, shipped_port) = match reach {
+            Reach::Loopback => (ports::free()?, cache::try_lock("extender-port")?),
+            Reach::Nodes(_) => (443, None),
+        };
+        let extender_port = match (reach, &shipped_port) {
+            (Reach::Loopback, None) => ports::free()?,
+            _ => EXTENDER_PORT,
         };
         let server = format!("https://{}:{port}", reach.address());
         let mut api_server = api_server(&pki, &logs, dir, &etcd_url, reach, port)?.start()?;
@@ -103,6 +114,8 @@ impl ControlPlane {
             admin,
             server,
             dir: dir.to_owned(),
+            extender_port,
+            _extender_port: shipped_port,
             scheduler: None,
             controller_manager: controller_manager.0,
             api_server,
@@ -110,7 +123,14 @@ impl ControlPlane {
         })
     }
 
-    /// Starts kube-scheduler with the shipped `config`, in which only the kubeconfig's path is replaced.
+    /// Where kube-scheduler looks for the extender, on loopback.
+    #[must_use]
+    pub fn extender_port(&self) -> u16 {
+        self.extender_port
+    }
+
+    /// Starts kube-scheduler with the shipped `config`, in which only the kubeconfig's path is replaced, and the
+    /// extender's port where another cluster has it.
     ///
     /// # Errors
     /// When the file is not a scheduler configuration, or the scheduler is not ready in time.
@@ -122,7 +142,7 @@ impl ControlPlane {
             .scheduler("kube-scheduler", |program| {
                 Ok(match config {
                     Some(config) => {
-                        program.flag("config", self.with_kubeconfig("kube-scheduler", config, &kubeconfig)?)
+                        program.flag("config", self.adapted("kube-scheduler", config, &kubeconfig)?)
                     }
                     None => program.flag("kubeconfig", &kubeconfig).flag("leader-elect", "false"),
                 })
@@ -159,7 +179,7 @@ impl ControlPlane {
         kubeconfig: &Path,
         config: &Path,
     ) -> Result<Process> {
-        let config = self.with_kubeconfig(name, config, kubeconfig)?;
+        let config = self.adapted(name, config, kubeconfig)?;
         self.scheduler(name, |program| Ok(program.flag("config", &config))).await
     }
 
@@ -190,7 +210,7 @@ impl ControlPlane {
         self.dir.join("logs")
     }
 
-    fn with_kubeconfig(&self, name: &str, config: &Path, kubeconfig: &Path) -> Result<PathBuf> {
+    fn adapted(&self, name: &str, config: &Path, kubeconfig: &Path) -> Result<PathBuf> {
         let text =
             std::fs::read_to_string(config).with_context(|| format!("cannot read {}", config.display()))?;
         let mut value: serde_yaml_ng::Value =
@@ -199,6 +219,12 @@ impl ControlPlane {
             bail!("{} is not a KubeSchedulerConfiguration", config.display());
         }
         value["clientConnection"]["kubeconfig"] = kubeconfig.to_string_lossy().into_owned().into();
+        let extenders = value["extenders"].as_sequence_mut().context("it names no extenders")?;
+        for extender in extenders {
+            let shipped = format!("http://127.0.0.1:{EXTENDER_PORT}");
+            ensure!(extender["urlPrefix"] == shipped.as_str(), "the extender is not at {shipped}");
+            extender["urlPrefix"] = format!("http://127.0.0.1:{}", self.extender_port).into();
+        }
         let path = self.dir.join(format!("{name}.yaml"));
         std::fs::write(&path, serde_yaml_ng::to_string(&value)?)
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -15,9 +15,6 @@ use crate::workload::{Workload, overlay};
 /// The extenders' ServiceAccount.
 pub const ACCOUNT: &str = "hearth-extender";
 
-/// The port in the shipped scheduler configuration; further replicas get free ones.
-const SCHEDULER_PORT: u16 = 9440;
-
 /// One replica.
 #[derive(Debug)]
 pub struct Extender {
@@ -41,7 +38,7 @@ impl Extender {
         pod: Pod,
         config: &Value,
     ) -> Result<Self> {
-        let scheduler = if index == 0 { SCHEDULER_PORT } else { ports::free()? };
+        let scheduler = if index == 0 { plane.extender_port() } else { ports::free()? };
         let agents = ports::free()?;
         let name = format!("extender-{}", index + 1);
         let workload = Workload::prepare(plane, dir, &name, "hearth-extender", pod, async |place| {

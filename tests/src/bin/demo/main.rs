@@ -46,12 +46,14 @@ fn main() -> Result<()> {
         println!("\nended everything");
         Ok(())
     });
-    // Not to be waited for: a download, or the lock of another cluster.
+    // Not to be waited for: a download, or another demo.
     runtime.shutdown_background();
     outcome
 }
 
 async fn demo(options: &Options) -> Result<()> {
+    // Its S3 server's content is kept, and two servers may not share it.
+    let _only = tokio::task::spawn_blocking(|| cache::lock("demo")).await??;
     let started = Instant::now();
     println!(
         "starting etcd, kube-apiserver, kube-scheduler, an S3 server, {} nodes with agents, and the extender",
