@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) facts: Option<NodeFacts>,
     pub(super) session: Option<Session>,
+    /// Its store has no room for anything, as it last said: all is read from the origins there.
+    pub(super) keeps_nothing: bool,
     /// Versions that it reports.
     pub(super) reported: HashMap<ManifestHash, Reported>,
     /// What it was last told, until something changes that.
@@ -103,8 +105,14 @@ impl Nodes {
 
     fn insert(&mut self, name: &str) -> NodeId {
         let name: Arc<str> = name.into();
-        let node =
-            Node { name: name.clone(), facts: None, session: None, reported: HashMap::new(), orders: None };
+        let node = Node {
+            name: name.clone(),
+            facts: None,
+            session: None,
+            keeps_nothing: false,
+            reported: HashMap::new(),
+            orders: None,
+        };
         let id = match self.free.iter().next().copied() {
             Some(id) => {
                 self.free.remove(&id);

@@ -9,6 +9,7 @@ impl ClusterIndex {
     /// snapshot must follow. Nothing of a report that cannot be applied is.
     pub fn apply(&mut self, now: Millis, report: Report) -> Verdict {
         let Report { speaker, sequence, inventory, status, .. } = report;
+        let (name, keeps_nothing) = (speaker.node.clone(), status.capacity_bytes == 0);
         match inventory {
             Inventory::Snapshot(holdings) => {
                 let node = self.nodes.get_or_insert(&speaker.node);
@@ -69,8 +70,18 @@ impl ClusterIndex {
                 }
             }
         }
+        self.note_room(&name, keeps_nothing);
         // Whoever reports is here, whatever a watch has seen of it so far.
         Verdict::Applied
+    }
+
+    /// Who keeps nothing is chosen for no warm-up.
+    fn note_room(&mut self, name: &str, keeps_nothing: bool) {
+        let node = self.nodes.get_or_insert(name);
+        if node.keeps_nothing != keeps_nothing {
+            node.keeps_nothing = keeps_nothing;
+            self.reconsider(name);
+        }
     }
 
     fn note_troubles(&mut self, node: NodeId, is_troubled: bool) {

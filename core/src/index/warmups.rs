@@ -174,6 +174,8 @@ fn allows(warmup: &WarmupFacts, dataset: Option<&Dataset>, pending: &Pending, no
     let is_waited_on = || dataset.is_some_and(|dataset| pending.are_on(&warmup.dataset, dataset, node));
     node.facts.as_ref().is_some_and(|facts| {
         facts.schedulable
+            // The list of files is kept all the same.
+            && !(node.keeps_nothing && warmup.selection.is_some())
             && selects(&warmup.node_selector, &facts.labels)
             && dataset.is_none_or(|dataset| selects(&dataset.facts.node_selector, &facts.labels))
             && (!warmup.pending_pods || is_waited_on())
@@ -260,6 +262,29 @@ mod tests {
         assert_eq!((progress.nodes_done, progress.files_done, progress.files_total), (2, 8, 8));
         assert_eq!((progress.bytes_total, manifest.file_count()), (0, 4));
         assert_eq!(index.warmup_done(Millis(0), "w"), Some((2, 0)));
+    }
+
+    #[test]
+    fn a_node_that_keeps_nothing_is_not_chosen_and_another_takes_its_place() {
+        let (mut index, _, _) = cluster(&["a", "b", "c"]);
+        index.set_warmup("w", WarmupFacts { dataset: name(), ..facts(Some(2), false) });
+        index.set_warmup("list", WarmupFacts { dataset: name(), selection: None, ..facts(None, false) });
+        let chosen = |index: &ClusterIndex, uid: &str| -> BTreeSet<String> {
+            index.warmups[uid].chosen.iter().map(|node| node.to_string()).collect()
+        };
+        let first = chosen(&index, "w");
+        let full = first.iter().next().unwrap().clone();
+        let with_room = |capacity_bytes| {
+            let mut report = snapshot(&full, &[]);
+            report.status.capacity_bytes = capacity_bytes;
+            report
+        };
+        index.apply(Millis(0), with_room(0));
+        assert_eq!(chosen(&index, "w").len(), 2);
+        assert!(!chosen(&index, "w").contains(&full));
+        assert_eq!(chosen(&index, "list").len(), 3);
+        index.apply(Millis(0), with_room(1));
+        assert_eq!(chosen(&index, "w"), first);
     }
 
     proptest! {
