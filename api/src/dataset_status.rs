@@ -34,6 +34,12 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notified_at: Option<MicroTime>,
 
+    /// Where objects of the origins have changed since the last listing, as stores have told: each is
+    /// an object's URI or what those of several begin with. When there are none, anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 2048)))]
+    pub notified_of: Vec<String>,
+
     /// What had asked for the last listing, besides time and the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_refresh: Option<RefreshRequest>,

@@ -38,7 +38,7 @@ impl AccessDomain {
 }
 
 /// What tells one content of an object from another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Validator {
     /// An entity tag as the origin gave it, quotes included: sent back as `If-Match`.
     ETag(String),

@@ -160,7 +160,7 @@ impl Metrics {
                 &["replica"],
             )?)?,
             lister_leading: make.gauge("lister_leading", "1 on the agent that lists origins for the cluster.")?,
-            listings: make.counters("listings_total", "Listings of origins, by how they ended.", &["outcome"])?,
+            listings: make.counters("listings_total", "Listings of origins, by how they ended: changes are those of what stores' notices told of, and ok those of all.", &["outcome"])?,
             listing_seconds: make.histogram("listing_seconds", "Time to list one origin.", &LISTINGS)?,
             fuse_read_errors: make.counter(
                 "fuse_read_errors_total",
@@ -182,7 +182,7 @@ impl Metrics {
     /// Series that exist from the start, so that a rate over them is 0 and not absent,
     /// and the first failure counts as one.
     fn start_at_zero(&self) {
-        for outcome in ["ok", "failed"] {
+        for outcome in ["ok", "changes", "failed"] {
             self.listings.with_label_values(&[outcome]);
         }
         for outcome in ["ok", "unreachable", "refused", "resync"] {

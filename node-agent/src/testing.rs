@@ -107,8 +107,9 @@ pub(crate) fn patient_origins() -> Arc<Origins> {
 
 /// Lists a Dataset.
 pub(crate) async fn list(origins: &Origins, dataset: &Dataset) -> (ManifestHash, Manifest) {
-    let manifest = listing::list(origins, &FakeApi::default().client(), dataset).await.unwrap().manifest;
-    (ManifestHash::of(&manifest.encode()), manifest)
+    let listing = listing::list(origins, &FakeApi::default().client(), dataset).await.unwrap();
+    let encoding = listing.manifest.bytes;
+    (ManifestHash::of(&encoding), Manifest::decode(&encoding).unwrap())
 }
 
 /// A want of a part of `ns/d`.

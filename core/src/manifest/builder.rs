@@ -1,9 +1,13 @@
 //! Makes a manifest from a listing, in whatever order the listing came.
 
+use super::encoding::{self, RowReader, RowWriter};
 use super::path::{self, path_order, shown};
+use super::totals::Totals;
 use super::{File, Manifest, ManifestOrigin, Row};
-use crate::block::{self, BlockNumber};
+use crate::block::BlockNumber;
 use crate::object::Validator;
+use itertools::Itertools;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
 /// One object as an origin lists it.
@@ -21,6 +25,23 @@ pub struct ListedObject {
     pub validator: Validator,
     /// The dataset does not take it, and shows it all the same.
     pub unlisted: bool,
+}
+
+impl ListedObject {
+    /// As a file that has no place yet.
+    fn as_file(&self) -> File<'_> {
+        let Self { origin, path, size, modified, validator, unlisted } = self;
+        let (origin, size, modified, unlisted) = (*origin, *size, *modified, *unlisted);
+        File { index: 0, path, size, modified, validator, origin, first_block: 0, unlisted }
+    }
+
+    /// Path order; of what is listed twice the newer comes first, and nothing depends on what came first.
+    fn order(&self, other: &Self) -> Ordering {
+        let newest = |object: &Self| (object.origin, Reverse(object.modified), object.size);
+        path_order(&self.path, &other.path)
+            .then_with(|| newest(self).cmp(&newest(other)))
+            .then_with(|| self.validator.cmp(&other.validator))
+    }
 }
 
 /// Why a key is not in the manifest.
@@ -101,21 +122,44 @@ pub enum BuildError {
     },
 }
 
+/// A manifest as it is stored and sent, and what it comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedManifest {
+    /// Its encoding.
+    pub bytes: Vec<u8>,
+    /// Listed files.
+    pub listed: usize,
+    /// Files that are shown and not kept.
+    pub unlisted: usize,
+    /// Bytes of all listed files.
+    pub size: u64,
+    /// Their blocks.
+    pub blocks: BlockNumber,
+}
+
+/// Objects of a run: sorting and encoding them takes a few milliseconds, for which others wait.
+const RUN: usize = if cfg!(test) { 8 } else { 1 << 14 };
+
 /// Collects listed objects and makes the manifest.
+///
+/// What comes is sorted in short runs, and kept as an encoding has it, in a third of a manifest's memory. At the end they
+/// are merged into the encoding: a listing of millions is in memory twice in that form, whatever its order.
 #[derive(Debug)]
 pub struct ManifestBuilder {
-    /// In the order in which they came. Stores mostly list in path order: then this is the
-    /// manifest, and a listing of millions is in memory once.
-    listed: Manifest,
-    /// There was more than a manifest can number.
-    overflowed: bool,
+    origins: Vec<ManifestOrigin>,
+    /// What came since the last run.
+    latest: Vec<ListedObject>,
+    runs: Vec<Vec<u8>>,
+    len: usize,
+    shows: bool,
     skipped: Skipped,
 }
 
 impl ManifestBuilder {
     /// An empty listing of these origins.
     pub fn new(origins: Vec<ManifestOrigin>) -> Self {
-        Self { listed: Manifest::empty(origins), overflowed: false, skipped: Skipped::default() }
+        let (latest, runs) = (Vec::new(), Vec::new());
+        Self { origins, latest, runs, len: 0, shows: false, skipped: Skipped::default() }
     }
 
     /// Adds an object, or counts it as skipped.
@@ -125,9 +169,15 @@ impl ManifestBuilder {
         if object.path.ends_with('/') && object.size == 0 {
             return;
         }
-        match path::check(&object.path) {
-            Ok(()) => self.overflowed |= self.listed.append_object(object).is_err(),
-            Err(reason) => self.skipped.add(&object.path, reason),
+        if let Err(reason) = path::check(&object.path) {
+            self.skipped.add(&object.path, reason);
+            return;
+        }
+        self.len += 1;
+        self.shows |= object.unlisted;
+        self.latest.push(object);
+        if self.latest.len() == RUN {
+            self.end_run();
         }
     }
 
@@ -138,127 +188,146 @@ impl ManifestBuilder {
 
     /// How many objects were taken so far.
     pub fn len(&self) -> usize {
-        self.listed.file_count()
+        self.len
     }
 
     /// Whether no object was taken so far.
     pub fn is_empty(&self) -> bool {
-        self.listed.file_count() == 0
+        self.len == 0
     }
 
-    /// Sorts, numbers and checks what was pushed.
-    pub fn finish(self) -> Result<(Manifest, Skipped), BuildError> {
-        let Self { mut listed, overflowed, mut skipped } = self;
-        if overflowed {
-            return Err(BuildError::TooManyBlocks);
+    fn end_run(&mut self) {
+        self.latest.sort_by(ListedObject::order);
+        let mut run = RowWriter::behind(Vec::new(), true);
+        for object in self.latest.drain(..) {
+            run.push(&object.as_file());
         }
-        if listed.is_in_order() {
-            listed.paths.shrink_to_fit();
-            listed.rows.shrink_to_fit();
-            return Ok((listed, skipped));
+        let mut run = run.finish();
+        run.shrink_to_fit();
+        self.runs.push(run);
+    }
+
+    /// Numbers and checks what was pushed, and encodes the manifest of it.
+    pub fn encode(mut self) -> Result<(EncodedManifest, Skipped), BuildError> {
+        self.end_run();
+        let Self { origins, runs, shows, mut skipped, .. } = self;
+        let mut totals = Totals::default();
+        let mut rows = RowWriter::behind(Vec::new(), shows);
+        let take = |object: ListedObject| {
+            rows.push(&object.as_file());
+            totals.add(&object.path, object.size, object.unlisted)
+        };
+        resolve(merged(&runs), &origins, &mut skipped, take)?;
+        drop(runs);
+        let mut bytes = rows.finish();
+        let unlisted = totals.unlisted_files;
+        if shows && unlisted == 0 {
+            bytes = without_flags(&bytes);
         }
-        let mut order: Vec<File<'_>> = listed.files().collect();
-        order.sort_by(|a, b| path_order(a.path, b.path).then(a.origin.cmp(&b.origin)));
-        let mut manifest = Manifest::empty(listed.origins.clone());
-        manifest.rows.reserve_exact(order.len());
-        manifest.paths.reserve_exact(listed.paths.len());
-        // The one before is taken when the next one is known.
-        let mut before: Option<File<'_>> = None;
-        for file in order {
-            if let Some(last) = before.take() {
-                let is_directory = path::is_below(file.path, last.path);
-                // What is only shown is never in the way of what is listed.
-                if is_directory && file.unlisted != last.unlisted {
-                    let in_the_way = if file.unlisted { &file } else { &last };
-                    skipped.add(in_the_way.path, SkipReason::IsDirectory);
-                    before = Some(if file.unlisted { last } else { file });
-                    continue;
-                }
-                if (last.path == file.path || is_directory) && last.origin != file.origin {
-                    return Err(manifest.claimed(&last, &file));
-                }
-                if last.path == file.path {
-                    skipped.add(file.path, SkipReason::Duplicate);
-                    before = Some(last);
-                    continue;
-                }
-                // Path order puts a directory's files right behind a file of its
-                // name. Dropping that one file loses least.
-                if is_directory {
-                    skipped.add(last.path, SkipReason::IsDirectory);
-                } else {
-                    manifest.append(&last)?;
-                }
-            }
-            before = Some(file);
-        }
-        if let Some(last) = before {
-            manifest.append(&last)?;
-        }
+        bytes.splice(0..0, encoding::head(&origins, unlisted > 0, totals.files));
+        let Totals { files, bytes: size, blocks, .. } = totals;
+        Ok((EncodedManifest { bytes, listed: files - unlisted, unlisted, size, blocks }, skipped))
+    }
+
+    /// Likewise, and gives the manifest itself.
+    pub fn finish(mut self) -> Result<(Manifest, Skipped), BuildError> {
+        self.end_run();
+        let Self { origins, runs, mut skipped, .. } = self;
+        let mut manifest = Manifest::empty(origins.clone());
+        resolve(merged(&runs), &origins, &mut skipped, |object| manifest.append_object(&object))?;
         Ok((manifest, skipped))
     }
 }
 
+/// All that the runs have, in order.
+fn merged(runs: &[Vec<u8>]) -> impl Iterator<Item = ListedObject> {
+    let runs = runs.iter().map(|run| rows(run, true));
+    runs.kmerge_by(|one, next| one.order(next).is_lt())
+}
+
+fn rows(bytes: &[u8], shows: bool) -> impl Iterator<Item = ListedObject> {
+    let mut rows = RowReader::new(bytes, shows);
+    std::iter::from_fn(move || {
+        let is_at_end = rows.is_at_end().expect("what is in memory can be read");
+        (!is_at_end).then(|| rows.read().expect("what was written here can be read"))
+    })
+}
+
+/// What was shown is all skipped: then the format is one that knows of no such files.
+fn without_flags(bytes: &[u8]) -> Vec<u8> {
+    let mut without = RowWriter::behind(Vec::with_capacity(bytes.len()), false);
+    for object in rows(bytes, true) {
+        without.push(&object.as_file());
+    }
+    without.finish()
+}
+
+/// Hands on what can stand in one tree, of objects in order, and counts what cannot.
+fn resolve(
+    objects: impl Iterator<Item = ListedObject>,
+    origins: &[ManifestOrigin],
+    skipped: &mut Skipped,
+    mut take: impl FnMut(ListedObject) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    // The one before is taken when the next one is known.
+    let mut before: Option<ListedObject> = None;
+    for object in objects {
+        if let Some(last) = before.take() {
+            let is_directory = path::is_below(&object.path, &last.path);
+            // What is only shown is never in the way of what is listed.
+            if is_directory && object.unlisted != last.unlisted {
+                let (kept, in_the_way) = if object.unlisted { (last, object) } else { (object, last) };
+                skipped.add(&in_the_way.path, SkipReason::IsDirectory);
+                before = Some(kept);
+                continue;
+            }
+            if (last.path == object.path || is_directory) && last.origin != object.origin {
+                return Err(claimed(origins, &last, &object));
+            }
+            if last.path == object.path {
+                skipped.add(&object.path, SkipReason::Duplicate);
+                before = Some(last);
+                continue;
+            }
+            // Path order puts a directory's files right behind a file of its
+            // name. Dropping that one file loses least.
+            if is_directory {
+                skipped.add(&last.path, SkipReason::IsDirectory);
+            } else {
+                take(last)?;
+            }
+        }
+        before = Some(object);
+    }
+    before.map_or(Ok(()), take)
+}
+
+fn claimed(origins: &[ManifestOrigin], first: &ListedObject, second: &ListedObject) -> BuildError {
+    let uri = |object: &ListedObject| origins[usize::from(object.origin)].uri.clone();
+    BuildError::Claimed { path: shown(&first.path).collect(), first: uri(first), second: uri(second) }
+}
+
 impl Manifest {
     pub(super) fn empty(origins: Vec<ManifestOrigin>) -> Self {
-        Self {
-            origins,
-            paths: String::new(),
-            rows: Vec::new(),
-            blocks: 0,
-            bytes: 0,
-            unlisted_files: 0,
-            unlisted_blocks: 0,
-        }
-    }
-
-    /// Whether nothing has to be sorted or left out.
-    fn is_in_order(&self) -> bool {
-        let follows = |(one, next): (File<'_>, File<'_>)| {
-            path_order(one.path, next.path).is_lt() && !path::is_below(next.path, one.path)
-        };
-        self.files().zip(self.files().skip(1)).all(follows)
-    }
-
-    fn claimed(&self, first: &File<'_>, second: &File<'_>) -> BuildError {
-        let uri = |file: &File<'_>| self.origins[usize::from(file.origin)].uri.clone();
-        BuildError::Claimed { path: shown(first.path).collect(), first: uri(first), second: uri(second) }
-    }
-
-    pub(super) fn append_object(&mut self, object: ListedObject) -> Result<(), BuildError> {
-        let ListedObject { origin, path, size, modified, validator, unlisted } = object;
-        let (index, first_block) = (self.rows.len(), 0);
-        let validator = &validator;
-        self.append(&File { index, path: &path, size, modified, validator, origin, first_block, unlisted })
+        Self { origins, paths: String::new(), rows: Vec::new(), totals: Totals::default() }
     }
 
     /// Appends a file behind all others, and numbers its blocks; the caller has checked order and path.
-    pub(super) fn append(&mut self, file: &File<'_>) -> Result<(), BuildError> {
-        let blocks =
-            BlockNumber::try_from(block::blocks_in(file.size)).map_err(|_| BuildError::TooManyBlocks)?;
-        // All of them are numbered in one range.
-        let before = self.blocks + self.unlisted_blocks;
-        before.checked_add(blocks).ok_or(BuildError::TooManyBlocks)?;
-        let end = self.paths.len() + file.path.len();
-        let path_end = u32::try_from(end).map_err(|_| BuildError::TooManyBlocks)?;
-        self.paths.push_str(file.path);
+    pub(super) fn append_object(&mut self, object: &ListedObject) -> Result<(), BuildError> {
+        let ListedObject { origin, path, size, modified, validator, unlisted } = object;
+        let before = self.totals;
+        self.totals.add(path, *size, *unlisted)?;
+        self.paths.push_str(path);
         self.rows.push(Row {
-            path_end,
-            origin: file.origin,
-            unlisted: file.unlisted,
-            listed_before: self.blocks,
-            unlisted_before: self.unlisted_blocks,
-            size: file.size,
-            modified: file.modified,
-            validator: file.validator.clone(),
+            path_end: self.totals.paths,
+            origin: *origin,
+            unlisted: *unlisted,
+            listed_before: before.blocks,
+            unlisted_before: before.unlisted_blocks,
+            size: *size,
+            modified: *modified,
+            validator: validator.clone(),
         });
-        if file.unlisted {
-            self.unlisted_files += 1;
-            self.unlisted_blocks += blocks;
-        } else {
-            self.blocks += blocks;
-            self.bytes += file.size;
-        }
         Ok(())
     }
 }

@@ -11,9 +11,10 @@ mod encoding;
 mod inherit;
 mod path;
 mod selected;
+mod totals;
 
-pub use builder::{BuildError, ListedObject, ManifestBuilder, SkipReason, Skipped};
-pub use encoding::{DecodeError, FORMAT_VERSION, LONGEST_ENCODING};
+pub use builder::{BuildError, EncodedManifest, ListedObject, ManifestBuilder, SkipReason, Skipped};
+pub use encoding::{DecodeError, EncodedFiles, FORMAT_VERSION, LONGEST_ENCODING, Source};
 pub use inherit::Unchanged;
 pub use path::path_order;
 pub(crate) use path::shown;
@@ -26,6 +27,7 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use totals::Totals;
 
 /// The name of a manifest: BLAKE3 of its encoding, 64 hex digits as text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,10 +153,7 @@ pub struct Manifest {
     /// All paths, one after the other; a row knows where its own ends.
     paths: String,
     rows: Vec<Row>,
-    blocks: BlockNumber,
-    bytes: u64,
-    unlisted_files: usize,
-    unlisted_blocks: BlockNumber,
+    totals: Totals,
 }
 
 impl Manifest {
@@ -170,17 +169,17 @@ impl Manifest {
 
     /// How many of its files are unlisted.
     pub fn unlisted_count(&self) -> usize {
-        self.unlisted_files
+        self.totals.unlisted_files
     }
 
     /// How many of its files are listed: what is kept on nodes.
     pub fn listed_count(&self) -> usize {
-        self.rows.len() - self.unlisted_files
+        self.rows.len() - self.totals.unlisted_files
     }
 
     /// Bytes of all its listed files.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.totals.bytes
     }
 
     /// The newest of its files' times, nanoseconds since 1970; 0 without files.
@@ -190,13 +189,13 @@ impl Manifest {
 
     /// How many blocks its listed files have; their numbers are `0..blocks()`.
     pub fn blocks(&self) -> BlockNumber {
-        self.blocks
+        self.totals.blocks
     }
 
     /// The numbers of its unlisted files' blocks, of which no inventory speaks.
     pub fn unlisted_blocks(&self) -> Range<BlockNumber> {
         // Does not overflow: the builder has counted all of them.
-        self.blocks..self.blocks + self.unlisted_blocks
+        self.totals.blocks..self.totals.blocks + self.totals.unlisted_blocks
     }
 
     /// Those of them whose files a selection names. Looks at every path, as
@@ -205,7 +204,7 @@ impl Manifest {
         let mut blocks = RoaringBitmap::new();
         if selection.is_all() {
             blocks.insert_range(self.unlisted_blocks());
-        } else if self.unlisted_blocks > 0 {
+        } else if self.totals.unlisted_blocks > 0 {
             for file in self.select(selection).filter(|file| file.unlisted) {
                 blocks.insert_range(file.blocks());
             }
@@ -233,7 +232,7 @@ impl Manifest {
             origin: row.origin,
             first_block: match row.unlisted {
                 false => row.listed_before,
-                true => self.blocks + row.unlisted_before,
+                true => self.totals.blocks + row.unlisted_before,
             },
             unlisted: row.unlisted,
         }
@@ -268,9 +267,9 @@ impl Manifest {
     pub fn file_of_block(&self, number: BlockNumber) -> Option<File<'_>> {
         // Empty files share their first number with their successor: the last
         // row that starts at or before the number is the one that has it.
-        let index = match number.checked_sub(self.blocks) {
+        let index = match number.checked_sub(self.totals.blocks) {
             None => self.rows.partition_point(|row| row.listed_before <= number),
-            Some(unlisted) if unlisted < self.unlisted_blocks => {
+            Some(unlisted) if unlisted < self.totals.unlisted_blocks => {
                 self.rows.partition_point(|row| row.unlisted_before <= unlisted)
             }
             Some(_) => return None,
@@ -308,7 +307,7 @@ impl Manifest {
         let mut bytes = 0;
         let mut row = 0;
         for number in blocks {
-            if number >= self.blocks {
+            if number >= self.totals.blocks {
                 break;
             }
             // Blocks come in rising order, and mostly from the same file or the
@@ -362,8 +361,8 @@ impl fmt::Debug for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manifest")
             .field("files", &self.rows.len())
-            .field("bytes", &self.bytes)
-            .field("blocks", &self.blocks)
+            .field("bytes", &self.totals.bytes)
+            .field("blocks", &self.totals.blocks)
             .finish_non_exhaustive()
     }
 }

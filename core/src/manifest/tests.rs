@@ -58,7 +58,7 @@ fn ten_million_files() {
     let mut m =
         Manifest::empty(vec![ManifestOrigin::whole(AccessDomain::new("ns", Some("creds")), "file:///x")]);
     for n in 0..10_000_000u64 {
-        m.append_object(object(&format!("{n:08}"), n % 3 * (BLOCK_SIZE / 2 + 1), "1")).unwrap();
+        m.append_object(&object(&format!("{n:08}"), n % 3 * (BLOCK_SIZE / 2 + 1), "1")).unwrap();
     }
     assert_eq!(m.file_count(), 10_000_000);
     assert_eq!(m.find("09999999").unwrap().index, 9_999_999);
@@ -235,12 +235,24 @@ proptest! {
     }
 }
 
-fn of_listing(listing: &[(String, u64, u8)]) -> (Manifest, Skipped) {
+fn pushed(listing: &[(String, u64, u8)]) -> ManifestBuilder {
     let mut builder = builder();
     for (path, size, tag) in listing {
         builder.push(object(path, *size, &tag.to_string()));
     }
-    builder.finish().unwrap()
+    builder
+}
+
+fn of_listing(listing: &[(String, u64, u8)]) -> (Manifest, Skipped) {
+    pushed(listing).finish().unwrap()
+}
+
+/// What is encoded at once is what the manifest itself encodes to.
+fn is_encoded_the_same(builder: ManifestBuilder, (manifest, skipped): &(Manifest, Skipped)) {
+    let (encoded, also_skipped) = builder.encode().unwrap();
+    assert_eq!((&encoded.bytes, &also_skipped), (&manifest.encode(), skipped));
+    assert_eq!((encoded.listed, encoded.unlisted), (manifest.listed_count(), manifest.unlisted_count()));
+    assert_eq!((encoded.size, encoded.blocks), (manifest.bytes(), manifest.blocks()));
 }
 
 proptest! {
@@ -274,8 +286,13 @@ proptest! {
         let (m, _) = of_listing(&listing);
         let bytes = m.encode();
         let back = Manifest::decode(&bytes).unwrap();
-        prop_assert_eq!(back.encode(), bytes);
-        prop_assert_eq!(back, m);
+        prop_assert!(back.encode() == bytes);
+        prop_assert_eq!(&back, &m);
+        let name = ManifestHash::of(&bytes);
+        prop_assert_eq!(&Manifest::decode_named_from(name, bytes.as_slice(), bytes.len()).unwrap(), &m);
+        let other = Manifest::decode_named_from(ManifestHash([0; 32]), bytes.as_slice(), bytes.len());
+        prop_assert_eq!(other, Err(DecodeError::WrongHash { expected: ManifestHash([0; 32]), found: name }));
+        is_encoded_the_same(pushed(&listing), &of_listing(&listing));
     }
 
     #[test]
@@ -294,7 +311,10 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = byte;
         bytes.truncate(cut.index(bytes.len()) + 1);
-        if let Ok(m) = Manifest::decode(&bytes) {
+        let decoded = Manifest::decode(&bytes);
+        let name = ManifestHash::of(&bytes);
+        prop_assert_eq!(&Manifest::decode_named_from(name, bytes.as_slice(), bytes.len()), &decoded);
+        if let Ok(m) = decoded {
             prop_assert_eq!(m.encode(), bytes);
         }
     }

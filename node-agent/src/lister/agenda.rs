@@ -15,8 +15,20 @@ const NEVER: Duration = Duration::from_secs(600);
 /// How long a store's notice waits for the next ones: uploads come in crowds.
 const CROWD: Duration = Duration::from_secs(2);
 
+/// All is listed again though only notices ask for it: one may have been lost.
+const LOST: Duration = Duration::from_secs(24 * 3600);
+
 /// `namespace/name`.
 pub(super) type Name = String;
+
+/// How much of a Dataset is to be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Whole,
+    /// What its stores have told of, if that is known.
+    Changes,
+}
 
 struct Entry {
     dataset: Arc<Dataset>,
@@ -28,6 +40,10 @@ struct Entry {
     /// A notice makes it due no earlier: no Dataset is listed more than half of the time.
     rests_until: Instant,
     running: bool,
+    /// Nothing but a notice has made it due.
+    by_notice: bool,
+    /// When all of it was listed here.
+    whole_at: Option<Instant>,
     /// It was asked for anew while it was being listed.
     stale: Option<Asked>,
     /// It was not listed when that was last tried.
@@ -73,6 +89,8 @@ pub(super) struct Ending {
     pub(super) succeeded: bool,
     /// Whether the origin answered, if it was asked.
     pub(super) answered: Option<bool>,
+    /// All of it was listed.
+    pub(super) whole: bool,
 }
 
 /// All Datasets, each with its time.
@@ -155,12 +173,16 @@ impl Agenda {
                     Some(asked) if entry.running => entry.stale = entry.stale.max(Some(asked)),
                     Some(Asked::ByHand) => {
                         entry.failed = false;
+                        entry.by_notice = false;
                         entry.backoff = backoff();
                         self.set_due(&name, now);
                     }
                     Some(Asked::ByNotice) if !entry.failed => {
-                        let due = entry.due.min(entry.after_notice(now));
-                        self.set_due(&name, due);
+                        let due = entry.after_notice(now);
+                        if due < entry.due {
+                            entry.by_notice = true;
+                            self.set_due(&name, due);
+                        }
                     }
                     // What failed is tried again soon enough.
                     Some(Asked::ByNotice) | None => {}
@@ -174,6 +196,8 @@ impl Agenda {
                     begun: now,
                     rests_until: now,
                     running: false,
+                    by_notice: false,
+                    whole_at: None,
                     stale: None,
                     failed: false,
                     backoff: backoff(),
@@ -195,7 +219,7 @@ impl Agenda {
 
     /// The Dataset that is due longest of those that there is a place for, which is then
     /// taken as being listed.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Name, Arc<Dataset>)> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Name, Arc<Dataset>, Extent)> {
         let Self { entries, queue, slots, .. } = self;
         let due = queue.iter().take_while(|(due, _)| *due <= now);
         let found = due.map(|(_, name)| name).find(|name| {
@@ -207,7 +231,9 @@ impl Agenda {
         entry.running = true;
         entry.begun = now;
         entry.stale = None;
-        Some((name, entry.dataset.clone()))
+        let is_known = entry.whole_at.is_some_and(|whole| now < whole + LOST);
+        let extent = if entry.by_notice && is_known { Extent::Changes } else { Extent::Whole };
+        Some((name, entry.dataset.clone(), extent))
     }
 
     /// When time alone makes another due, or a place for one that is.
@@ -220,12 +246,15 @@ impl Agenda {
 
     /// A listing has ended.
     pub(super) fn ended(&mut self, name: &Name, ending: Ending, now: Instant) {
-        let Ending { written, succeeded, answered } = ending;
+        let Ending { written, succeeded, answered, whole } = ending;
         self.slots.end(name, answered);
         // One that was made again meanwhile is not the one that was listed.
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.running) else { return };
         entry.running = false;
         entry.rests_until = now + (now - entry.begun);
+        if whole {
+            entry.whole_at = Some(entry.begun);
+        }
         // What the watch has brought meanwhile may be newer.
         if let Some(written) = written.filter(|_| entry.stale.is_none()) {
             // Whoever asked just now is in what was written: the watch's event will be no news.
@@ -239,6 +268,7 @@ impl Agenda {
             (None, true) => now + interval.unwrap_or(NEVER),
             (Some(Asked::ByNotice) | None, false) => now + entry.backoff.next().unwrap_or(NEVER),
         };
+        entry.by_notice = succeeded && entry.stale == Some(Asked::ByNotice);
         if succeeded {
             entry.backoff = backoff();
         }
@@ -264,7 +294,7 @@ mod tests {
     }
 
     fn ending(written: Option<Dataset>, succeeded: bool) -> Ending {
-        Ending { written, succeeded, answered: Some(succeeded) }
+        Ending { written, succeeded, answered: Some(succeeded), whole: succeeded }
     }
 
     #[tokio::test(start_paused = true)]
@@ -331,6 +361,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_after_notices_and_a_listing_of_all_the_changes_are_enough() {
+        let (mut now, mut agenda) = (Instant::now(), Agenda::default());
+        let mut list = |agenda: &mut Agenda, dataset: Dataset, ends: Ending| {
+            agenda.applied(dataset, now);
+            now += CROWD;
+            let extent = agenda.take_due(now).map(|(.., extent)| extent);
+            agenda.ended(&"ns/a".into(), ends, now);
+            extent
+        };
+        let told = |second| notified(dataset("a", 1, "1h"), second);
+        let in_part = || Ending { whole: false, ..ending(None, true) };
+        assert_eq!(list(&mut agenda, dataset("a", 1, "1h"), in_part()), Some(Extent::Whole));
+        assert_eq!(list(&mut agenda, told(1), ending(None, true)), Some(Extent::Whole));
+        assert_eq!(list(&mut agenda, told(2), in_part()), Some(Extent::Changes));
+        assert_eq!(list(&mut agenda, told(3), ending(None, false)), Some(Extent::Changes));
+        // It failed, and comes again with all.
+        now += Duration::from_secs(600);
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+        agenda.ended(&"ns/a".into(), ending(None, true), now);
+        // Told again before its time, and then its time has come.
+        agenda.applied(told(4), now + Duration::from_secs(3599));
+        now += Duration::from_secs(3600);
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+        agenda.ended(&"ns/a".into(), in_part(), now);
+        agenda.applied(annotated(told(5), "1"), now);
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+        agenda.ended(&"ns/a".into(), ending(None, true), now);
+        // A notice may have been lost since yesterday.
+        let told = |second| notified(annotated(dataset("a", 2, "48h"), "1"), second);
+        agenda.applied(told(5), now);
+        agenda.take_due(now).unwrap();
+        agenda.ended(&"ns/a".into(), ending(None, true), now);
+        now += LOST;
+        agenda.applied(told(6), now);
+        now += CROWD;
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn notices_of_a_store_that_cannot_be_listed_do_not_hurry() {
         let (now, mut agenda) = (Instant::now(), Agenda::default());
         agenda.applied(dataset("a", 1, "Never"), now);
@@ -376,7 +445,7 @@ mod tests {
             agenda.applied(dataset(name, 1, "Never"), now);
         }
         // Nobody knows their origin yet: two are tried.
-        let taken: Vec<Name> = std::iter::from_fn(|| agenda.take_due(now)).map(|(name, _)| name).collect();
+        let taken: Vec<Name> = std::iter::from_fn(|| agenda.take_due(now)).map(|(name, ..)| name).collect();
         assert_eq!(taken, ["ns/a", "ns/b"]);
         let slow = agenda.next_look(now).unwrap();
         assert!(

@@ -1,13 +1,17 @@
 //! Lists one Dataset's origins and makes its manifest.
 
+use super::changes::Changes;
 use super::file_list;
 use crate::origin::{Address, Origin, OriginError, Origins, Sink};
+use bytes::Bytes;
 use futures::future::try_join_all;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use hearth_api::{Dataset, Unlisted};
 use hearth_core::block::BlockNumber;
 use hearth_core::file_list::{FileList, Missing};
 use hearth_core::manifest::{
-    ListedObject, Manifest, ManifestBuilder, ManifestHash, ManifestOrigin, SkipReason, Skipped,
+    EncodedFiles, EncodedManifest, ListedObject, ManifestBuilder, ManifestHash, ManifestOrigin, SkipReason,
+    Skipped,
 };
 use hearth_core::object::Validator;
 use hearth_core::selection::FileFilter;
@@ -21,18 +25,19 @@ const MOST_OBJECTS: usize = 20_000_000;
 const MOST_KEYS: usize = 5 * MOST_OBJECTS;
 /// Origins of one Dataset, as the schema has it.
 const MOST_ORIGINS: usize = 32;
+/// Parts of origins that are listed at one time.
+const PARTS: usize = 8;
 
 /// What listing a Dataset gave.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: EncodedManifest,
     pub(crate) skipped: Skipped,
     /// What the dataset's list of files names and no origin has.
     pub(crate) missing: Missing,
 }
 
-/// What a listing comes to, without the manifest itself: that is the larger part of a listing's
-/// memory, and nobody needs it once it is encoded.
+/// What a listing comes to, without the manifest itself.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) hash: ManifestHash,
@@ -45,17 +50,12 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    pub(super) fn of(hash: ManifestHash, listing: Listing) -> Self {
-        let Listing { manifest, skipped, missing } = listing;
-        Self {
-            hash,
-            files: manifest.listed_count() as u64,
-            unlisted: manifest.unlisted_count() as u64,
-            bytes: manifest.bytes(),
-            blocks: manifest.blocks(),
-            skipped,
-            missing,
-        }
+    /// What it comes to, and the manifest's encoding.
+    pub(super) fn of(listing: Listing) -> (Self, Bytes) {
+        let Listing { manifest: EncodedManifest { bytes, listed, unlisted, size, blocks }, skipped, missing } =
+            listing;
+        let (hash, files, unlisted) = (ManifestHash::of(&bytes), listed as u64, unlisted as u64);
+        (Self { hash, files, unlisted, bytes: size, blocks, skipped, missing }, bytes.into())
     }
 }
 
@@ -84,6 +84,38 @@ struct Taken {
 }
 
 impl Taken {
+    fn of(dataset: &Dataset, origins: &[Open], only: Option<FileList>) -> Self {
+        let builder = ManifestBuilder::new(origins.iter().map(|origin| origin.named.clone()).collect());
+        let others = dataset.spec.files.as_ref().map(|files| files.unlisted).unwrap_or_default();
+        Self { builder, only, others }
+    }
+
+    /// Takes what did not change from an encoding; whether that can be read.
+    fn keep(&mut self, before: &[u8], changes: &Changes) -> bool {
+        let Ok(files) = EncodedFiles::open(before) else { return false };
+        let mounts: Vec<String> = files.origins().iter().map(|origin| origin.mount.clone()).collect();
+        for object in files {
+            let Ok(object) = object else { return false };
+            let mount = mounts[usize::from(object.origin)].as_str();
+            let path = object.path.strip_prefix(mount).unwrap_or(&object.path);
+            if !changes.has(object.origin, path) {
+                self.builder.push(object);
+            }
+        }
+        true
+    }
+
+    async fn finish(self) -> Result<Listing, OriginError> {
+        let Self { builder, only, .. } = self;
+        // Sorting millions of paths takes seconds.
+        let finish = move || (builder.encode(), only.as_ref().map(FileList::missing).unwrap_or_default());
+        let (built, missing) = tokio::task::spawn_blocking(finish)
+            .await
+            .map_err(|error| OriginError::Malformed(format!("making the manifest ended: {error}")))?;
+        let (manifest, skipped) = built.map_err(|error| OriginError::Refused(error.to_string()))?;
+        Ok(Listing { manifest, skipped, missing })
+    }
+
     /// Whether the dataset has this path, and if so whether it is listed; `filter` is
     /// `spec.files`' globs.
     fn place(&mut self, path: &str, filter: &FileFilter) -> Option<Place> {
@@ -107,6 +139,57 @@ pub(crate) async fn list(
     let filter = dataset.file_filter().map_err(|error| refused(&error))?;
     dataset.refresh_interval().map_err(|error| refused(&error))?;
     dataset.quota_bytes().map_err(|error| refused(&error))?;
+    let opened = open(origins, dataset).await?;
+    let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
+    let taken = Mutex::new(Taken::of(dataset, &opened, only));
+    // All at once: they are other stores, or other parts of one.
+    let lists = (0_u16..).zip(&opened).map(|(index, Open { origin, named })| {
+        let mut taker =
+            Taker { index, start: "", mount: &named.mount, filter: &filter, taken: &taken, seen: 0 };
+        async move { origin.list(&mut taker).await }
+    });
+    try_join_all(lists).await?;
+    taken.into_inner().finish().await
+}
+
+/// Lists again what may have changed since the version with this encoding, and takes all else from there; `None` when
+/// that cannot be.
+pub(super) async fn relist(
+    origins: &Origins,
+    dataset: &Dataset,
+    before: Bytes,
+    changes: Changes,
+) -> Result<Option<Listing>, OriginError> {
+    let filter = dataset.file_filter().map_err(|error| OriginError::Refused(error.to_string()))?;
+    let opened = open(origins, dataset).await?;
+    let is_of_these = EncodedFiles::open(&before)
+        .is_ok_and(|files| files.origins().iter().eq(opened.iter().map(|origin| &origin.named)));
+    if !is_of_these {
+        return Ok(None);
+    }
+    let taken = Mutex::new(Taken::of(dataset, &opened, None));
+    let mut lists = Vec::new();
+    for ((index, Open { origin, named }), starts) in (0_u16..).zip(&opened).zip(&changes.starts) {
+        for start in starts {
+            let mut taker =
+                Taker { index, start, mount: &named.mount, filter: &filter, taken: &taken, seen: 0 };
+            lists.push(async move { origin.list_prefix(start, &mut taker).await }.boxed());
+        }
+    }
+    stream::iter(lists).buffer_unordered(PARTS).try_collect::<()>().await?;
+    let mut taken = taken.into_inner();
+    // Millions of files take seconds.
+    let keep = move || taken.keep(&before, &changes).then_some(taken);
+    let kept = tokio::task::spawn_blocking(keep)
+        .await
+        .map_err(|error| OriginError::Malformed(format!("keeping what did not change ended: {error}")))?;
+    match kept {
+        Some(taken) => taken.finish().await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn open(origins: &Origins, dataset: &Dataset) -> Result<Vec<Open>, OriginError> {
     let namespace = dataset.metadata.namespace.as_deref().unwrap_or_default();
     let specs = &dataset.spec.origins;
     if specs.is_empty() || specs.len() > MOST_ORIGINS {
@@ -120,30 +203,14 @@ pub(crate) async fn list(
     let open = specs.iter().zip(named).map(|(spec, named)| async move {
         Ok::<_, OriginError>(Open { origin: origins.open(namespace, spec).await?, named })
     });
-    let opened = try_join_all(open).await?;
-    let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
-    let builder = ManifestBuilder::new(opened.iter().map(|origin| origin.named.clone()).collect());
-    let others = dataset.spec.files.as_ref().map(|files| files.unlisted).unwrap_or_default();
-    let taken = Mutex::new(Taken { builder, only, others });
-    // All at once: they are other stores, or other parts of one.
-    let lists = (0_u16..).zip(&opened).map(|(index, Open { origin, named })| {
-        let mut taker = Taker { index, mount: &named.mount, filter: &filter, taken: &taken, seen: 0 };
-        async move { origin.list(&mut taker).await }
-    });
-    try_join_all(lists).await?;
-    let Taken { builder, only, .. } = taken.into_inner();
-    // Sorting millions of paths takes seconds.
-    let finish = move || (builder.finish(), only.as_ref().map(FileList::missing).unwrap_or_default());
-    let (built, missing) = tokio::task::spawn_blocking(finish)
-        .await
-        .map_err(|error| OriginError::Malformed(format!("making the manifest ended: {error}")))?;
-    let (manifest, skipped) = built.map_err(|error| OriginError::Refused(error.to_string()))?;
-    Ok(Listing { manifest, skipped, missing })
+    try_join_all(open).await
 }
 
 /// Takes what the filter takes of one origin.
 struct Taker<'a> {
     index: u16,
+    /// With what paths below the origin begin: others may come, too.
+    start: &'a str,
     mount: &'a str,
     filter: &'a FileFilter,
     taken: &'a Mutex<Taken>,
@@ -159,6 +226,9 @@ impl Sink for Taker<'_> {
         modified: i64,
         validator: Validator,
     ) -> Result<(), OriginError> {
+        if !path.starts_with(self.start) {
+            return Ok(());
+        }
         let path = format!("{}{path}", self.mount);
         self.seen += 1;
         if self.seen > MOST_KEYS {

@@ -6,6 +6,7 @@
 //! whoever reads the name finds the manifest.
 
 mod agenda;
+mod changes;
 mod file_list;
 pub(crate) mod listing;
 mod slots;
@@ -17,8 +18,9 @@ mod unpack;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::origin::{OriginError, Origins};
-use agenda::{Agenda, Ending, Name, name_of};
+use agenda::{Agenda, Ending, Extent, Name, name_of};
 use bytes::Bytes;
+use changes::Changes;
 use futures::TryStreamExt;
 use hearth_api::{Dataset, DatasetStatus};
 use hearth_core::manifest::{LONGEST_ENCODING, ManifestHash};
@@ -27,7 +29,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
-use listing::Listed;
+use listing::{Listed, Listing};
 use status::Failure;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,10 +86,10 @@ impl Lister {
         let mut agenda = Agenda::default();
         let mut tasks: JoinSet<(Name, Ending)> = JoinSet::new();
         loop {
-            while let Some((name, dataset)) = agenda.take_due(Instant::now()) {
+            while let Some((name, dataset, extent)) = agenda.take_due(Instant::now()) {
                 let lister = self.clone();
                 tasks.spawn(async move {
-                    let ending = lister.one(&name, &dataset).await;
+                    let ending = lister.one(&name, &dataset, extent).await;
                     (name, ending)
                 });
             }
@@ -107,30 +109,34 @@ impl Lister {
         }
     }
 
-    async fn one(&self, name: &str, dataset: &Dataset) -> Ending {
+    async fn one(&self, name: &str, dataset: &Dataset, extent: Extent) -> Ending {
         let timer = self.metrics.listing_seconds.start_timer();
         let outcome = match self.unlisted(name, dataset).await {
             false => {
                 timer.stop_and_discard();
-                return Ending { written: None, succeeded: true, answered: None };
+                return Ending { written: None, succeeded: true, answered: None, whole: false };
             }
-            true => tokio::time::timeout(PATIENCE, self.list(name, dataset)).await.unwrap_or_else(|_| {
-                Err(failure(&OriginError::Unavailable(format!(
-                    "listing took longer than {} seconds",
-                    PATIENCE.as_secs()
-                ))))
-            }),
+            true => {
+                tokio::time::timeout(PATIENCE, self.list(name, dataset, extent)).await.unwrap_or_else(|_| {
+                    Err(failure(&OriginError::Unavailable(format!(
+                        "listing took longer than {} seconds",
+                        PATIENCE.as_secs()
+                    ))))
+                })
+            }
         };
         timer.observe_duration();
-        let (outcome, encoding) = match outcome {
-            Ok((listed, encoding)) => {
-                let hash = listed.hash;
-                (Ok(listed), Some((hash, encoding)))
-            }
-            Err(failure) => (Err(failure), None),
+        let (outcome, encoding, extent) = match outcome {
+            Ok((listed, encoding, extent)) => (Ok(listed), Some(encoding), Some(extent)),
+            Err(failure) => (Err(failure), None, None),
         };
-        let label = if outcome.is_ok() { "ok" } else { "failed" };
+        let label = match extent {
+            Some(Extent::Whole) => "ok",
+            Some(Extent::Changes) => "changes",
+            None => "failed",
+        };
         self.metrics.listings.with_label_values(&[label]).inc();
+        let whole = extent == Some(Extent::Whole);
         if let Err(failure) = &outcome {
             tracing::warn!(dataset = name, "the origin was not listed: {}", failure.message);
         }
@@ -140,26 +146,26 @@ impl Lister {
             Err(failure) => failure.unanswered.then_some(false),
         };
         let status = status::after(dataset, &outcome, Timestamp::now());
-        if let Some((hash, encoding)) = &encoding
+        if let (Ok(Listed { hash, .. }), Some(encoding)) = (&outcome, encoding)
             && !status::is_current(dataset, &status)
         {
-            let taken = self.manifests.offer(*hash, encoding).await;
+            let taken = self.manifests.offer(*hash, &encoding).await;
             tracing::info!(dataset = name, manifest = ?hash, taken, "a version was listed");
         }
         let written = match self.write(dataset, status).await {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(dataset = name, "the status was not written: {error}");
-                return Ending { written: None, succeeded: false, answered };
+                return Ending { written: None, succeeded: false, answered, whole: false };
             }
         };
         // Not before it is named: a version that nobody names is to be forgotten.
-        if let Some((hash, _)) = encoding
+        if let Ok(Listed { hash, .. }) = outcome
             && let Err(error) = self.manifests.adopted(hash, name).await
         {
             tracing::warn!(dataset = name, "the version is not in this node's inventory: {error}");
         }
-        Ending { written, succeeded: outcome.is_ok(), answered }
+        Ending { written, succeeded: extent.is_some(), answered, whole }
     }
 
     /// Whether a Dataset is to be listed now. One that is never listed again only
@@ -182,30 +188,54 @@ impl Lister {
         }
     }
 
-    async fn list(&self, name: &str, dataset: &Dataset) -> Result<(Listed, Bytes), Failure> {
-        let listing =
-            listing::list(&self.origins, &self.client, dataset).await.map_err(|error| failure(&error))?;
-        let encoding = Bytes::from(listing.manifest.encode());
+    async fn list(
+        &self,
+        name: &str,
+        dataset: &Dataset,
+        extent: Extent,
+    ) -> Result<(Listed, Bytes, Extent), Failure> {
+        let changes = Changes::of(dataset).filter(|_| extent == Extent::Changes);
+        let changed = match changes {
+            Some(changes) => self.relist(dataset, changes).await.map_err(|error| failure(&error))?,
+            None => None,
+        };
+        let (listing, extent) = match changed {
+            Some(listing) => (listing, Extent::Changes),
+            None => {
+                let all = listing::list(&self.origins, &self.client, dataset).await;
+                (all.map_err(|error| failure(&error))?, Extent::Whole)
+            }
+        };
+        let (listed, encoding) = Listed::of(listing);
         if encoding.len() > LONGEST_ENCODING {
             return Err(Failure {
                 reason: "TooManyFiles",
                 message: format!(
                     "the list of its {} files takes {} bytes, and at most {LONGEST_ENCODING} are allowed: split the dataset, or narrow spec.files.include",
-                    listing.manifest.file_count(),
+                    listed.files + listed.unlisted,
                     encoding.len()
                 ),
                 unanswered: false,
             });
         }
-        let hash = ManifestHash::of(&encoding);
-        // Its manifest goes before the store decodes another.
-        let listed = Listed::of(hash, listing);
-        self.manifests.put(hash, name, encoding.clone()).await.map_err(|error| Failure {
+        self.manifests.put(listed.hash, name, encoding.clone()).await.map_err(|error| Failure {
             reason: "StoreFailed",
             message: format!("the node agent that lists cannot keep the manifest: {error}"),
             unanswered: false,
         })?;
-        Ok((listed, encoding))
+        Ok((listed, encoding, extent))
+    }
+
+    /// Lists what has changed; `None` when all is to be listed.
+    async fn relist(&self, dataset: &Dataset, changes: Changes) -> Result<Option<Listing>, OriginError> {
+        match self.manifests.encoding(changes.since).await {
+            Ok(Some(before)) => listing::relist(&self.origins, dataset, before, changes).await,
+            Ok(None) => Ok(None),
+            Err(error) => {
+                tracing::warn!(manifest = ?changes.since, "the version before cannot be read, all is listed: {error}");
+                Ok(None)
+            }
+        }
     }
 
     /// Writes the lister's part of a status, if it is another than before.

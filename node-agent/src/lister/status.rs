@@ -129,7 +129,7 @@ mod tests {
     use crate::lister::listing::Listing;
     use hearth_api::DatasetSpec;
     use hearth_core::file_list::Missing;
-    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestHash, ManifestOrigin, SkipReason};
+    use hearth_core::manifest::{ListedObject, ManifestBuilder, ManifestOrigin, SkipReason};
     use hearth_core::object::{AccessDomain, Validator};
 
     fn dataset() -> Dataset {
@@ -152,9 +152,8 @@ mod tests {
                 unlisted: false,
             });
         }
-        let (manifest, skipped) = builder.finish().unwrap();
-        let hash = ManifestHash::of(&manifest.encode());
-        Listed::of(hash, Listing { manifest, skipped, missing: Missing::default() })
+        let (manifest, skipped) = builder.encode().unwrap();
+        Listed::of(Listing { manifest, skipped, missing: Missing::default() }).0
     }
 
     fn at(second: i64) -> Timestamp {

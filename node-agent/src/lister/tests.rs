@@ -1,9 +1,10 @@
 //! Listing one Dataset, from a fake bucket to its status.
 
 use super::*;
-use crate::origin::s3::fake::FakeS3;
+use crate::origin::s3::fake::{BUCKET, FakeS3};
 use crate::store::Store;
 use crate::testing::*;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::Value;
 
 struct World {
@@ -30,8 +31,12 @@ impl World {
 
     /// Lists, and puts what was written into the Dataset as the API server would.
     async fn list(&self, dataset: &mut Dataset) -> (bool, Option<Value>) {
+        self.list_extent(dataset, Extent::Whole).await
+    }
+
+    async fn list_extent(&self, dataset: &mut Dataset, extent: Extent) -> (bool, Option<Value>) {
         self.api.put(DATASET, dataset);
-        let ended = self.lister.one("ns/d", dataset).await;
+        let ended = self.lister.one("ns/d", dataset, extent).await;
         let mut patches = self.api.patches();
         assert!(patches.len() <= 1);
         let status = patches.pop().map(|(path, patch)| {
@@ -121,10 +126,55 @@ async fn one_that_is_never_listed_again_is_listed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stores_have_told_of_is_listed_and_the_rest_is_as_it_was() {
+    let world = World::new().await;
+    let mut dataset = dataset(&world.fake);
+    dataset.spec.origins[0].path = "all".into();
+    let put = |key: &str, content: &str| world.fake.faults.lock().put(key.as_bytes(), content.as_bytes());
+    for number in 0..4100 {
+        put(&format!("{:02}/{number:04}", number % 40), "1");
+    }
+    world.list(&mut dataset).await;
+    put("00/0000", "changed");
+    put("01/9999", "new");
+    put("02/quiet", "nobody tells of this");
+    world.fake.faults.lock().objects.remove(&b"03/0003"[..]);
+    let uri = |key: &str| format!("s3://{BUCKET}/{key}");
+    let status = dataset.status.as_mut().unwrap();
+    status.notified_of = vec![uri("00/0000"), uri("01/")];
+    status.notified_at = Some(MicroTime(Timestamp::from_second(1).unwrap()));
+    let files = |dataset: &Dataset| -> Vec<String> {
+        let version = dataset.status.as_ref().unwrap().version.as_ref().unwrap();
+        let hash = ManifestHash::parse(&version.manifest).unwrap();
+        let manifest = world.store.manifest(&hash).unwrap().unwrap();
+        assert_eq!(i64::try_from(manifest.file_count()).unwrap(), version.files);
+        manifest.files().map(|file| format!("{} {}", file.path, file.size)).collect()
+    };
+    let mut expected = files(&dataset);
+    assert!(world.list_extent(&mut dataset, Extent::Changes).await.0);
+    expected[0] = "all/00/0000 7".into();
+    expected.push("all/01/9999 3".into());
+    expected.sort();
+    assert_eq!(files(&dataset), expected);
+    let count = |outcome: &str| world.lister.metrics.listings.with_label_values(&[outcome]).get();
+    assert_eq!((count("ok"), count("changes")), (1, 1));
+
+    // Told of too much, all of it is listed: what nobody told of is found.
+    dataset.status.as_mut().unwrap().notified_of =
+        (0..9).map(|folder| uri(&format!("{folder:02}/"))).collect();
+    assert!(world.list_extent(&mut dataset, Extent::Changes).await.0);
+    expected.push("all/02/quiet 20".into());
+    expected.retain(|file| file != "all/03/0003 1");
+    expected.sort();
+    assert_eq!(files(&dataset), expected);
+    assert_eq!((count("ok"), count("changes")), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_that_is_gone_troubles_nobody() {
     let world = World::new().await;
     let dataset = dataset(&world.fake);
-    let ended = world.lister.one("ns/d", &dataset).await;
+    let ended = world.lister.one("ns/d", &dataset, Extent::Whole).await;
     assert!(ended.succeeded && ended.written.is_none());
 }
 

@@ -52,6 +52,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use web::ranges::PageByPage;
 use web::{Clients, Dialect, Web};
 
 /// Takes what an origin lists.
@@ -113,6 +114,15 @@ pub trait Origin: Send + Sync + fmt::Debug {
     /// Lists every object of the origin, each once, and tries again what may succeed.
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>>;
 
+    /// Likewise, at least those whose paths begin with `start`: origins that cannot look for these list all.
+    fn list_prefix<'a>(
+        &'a self,
+        _start: &'a str,
+        sink: &'a mut dyn Sink,
+    ) -> BoxFuture<'a, Result<(), OriginError>> {
+        self.list(sink)
+    }
+
     /// The object of this path below the origin's prefix; `None` when there is none.
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>>;
 
@@ -154,7 +164,7 @@ pub struct Origins {
     budgets: Budgets,
     allowed: Allowed,
     proxies: AllowedHosts,
-    page_by_page: s3::PageByPage,
+    page_by_page: PageByPage,
     threads: file::Threads,
     secrets: Secrets,
     federation: Arc<Federation>,
@@ -181,7 +191,7 @@ impl Origins {
             budgets: Budgets::default(),
             allowed,
             proxies: AllowedHosts::new(config.allowed_proxies.clone()),
-            page_by_page: s3::PageByPage::default(),
+            page_by_page: PageByPage::default(),
             threads: file::Threads::default(),
             secrets,
             federation: Arc::new(federation),
@@ -224,7 +234,7 @@ impl Origins {
                 let place = gs::Place::new(name, prefix, endpoint.as_deref())?;
                 let credentials = gs::Credentials::choose(identities, &place)?;
                 credentials.get().await?;
-                self.web(spec, uri, gs::Gs { place, credentials })
+                self.web(spec, uri, gs::Gs { place, credentials, page_by_page: self.page_by_page.clone() })
             }
             Address::Az { container: Bucket { name, prefix, endpoint }, account } => {
                 let place = az::Place::new(account, name, prefix, endpoint.as_deref())?;

@@ -70,6 +70,38 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
+/// A file's bytes from its beginning, as a reader.
+pub(super) struct Contents {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+    len: u64,
+}
+
+impl Contents {
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let file = disk.open_to_read(path)?;
+        let len = file.len()?;
+        Ok(Self { file, at: 0, len })
+    }
+
+    /// How many bytes it has.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl io::Read for Contents {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.len - self.at).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        if count > 0 {
+            self.file.read_at(self.at, &mut buffer[..count])?;
+            self.at += count as u64;
+        }
+        Ok(count)
+    }
+}
+
 /// All bytes of a file.
 pub(super) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open_to_read(path)?;

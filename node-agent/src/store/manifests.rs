@@ -1,17 +1,19 @@
 //! Manifest files, the decoded ones among them, and which manifests list an object.
 
-use super::disk::{Disk, is_absent, read_all};
+use super::disk::{Contents, Disk, is_absent, read_all};
 use super::error::StoreError;
 use super::layout::Layout;
 use hearth_core::block::{self, BlockNumber};
-use hearth_core::manifest::{File, Manifest, ManifestHash};
+use hearth_core::manifest::{DecodeError, EncodedFiles, File, Manifest, ManifestHash};
 use hearth_core::object::{AccessDomain, ObjectId};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// Decoded manifests that stay in memory though nobody else uses them.
+/// Decoded manifests that stay in memory though nobody else uses them: so many.
 const KEPT: usize = 4;
+/// And those of so many bytes of encodings, some two million files, unless it is one alone.
+const KEPT_BYTES: u64 = 64 << 20;
 
 /// An object and what it takes to find it in other manifests.
 #[derive(Clone, Debug)]
@@ -91,16 +93,46 @@ impl Scope {
 #[derive(Debug, Default)]
 pub(super) struct DecodedManifests {
     decoded: Mutex<Decoded>,
-    /// Held while one is decoded, which takes its encoding's memory besides its own. Whoever
-    /// waits for the same one finds it done, so that there is one copy of it.
+    /// Held while one is decoded. Whoever waits for the same one finds it done, so that there is one
+    /// copy of it.
     decoding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Decoded {
-    kept: VecDeque<(ManifestHash, Arc<Manifest>)>,
+    kept: VecDeque<Kept>,
     in_use: HashMap<ManifestHash, Weak<Manifest>>,
     scopes: HashMap<ManifestHash, Arc<Scope>>,
+}
+
+/// A manifest that stays though nobody else may use it.
+#[derive(Debug)]
+struct Kept {
+    hash: ManifestHash,
+    _manifest: Arc<Manifest>,
+    /// Bytes of its encoding.
+    length: u64,
+}
+
+impl Decoded {
+    /// Lets go of the oldest of those that are kept until one more of so many bytes may be.
+    fn make_room(&mut self, length: u64) {
+        let total = |kept: &VecDeque<Kept>| kept.iter().map(|kept| kept.length).sum::<u64>();
+        while self.kept.len() >= KEPT || total(&self.kept).saturating_add(length) > KEPT_BYTES {
+            if self.kept.pop_front().is_none() {
+                return;
+            }
+        }
+    }
+
+    fn keep(&mut self, hash: ManifestHash, manifest: &Arc<Manifest>, length: u64) {
+        self.in_use.insert(hash, Arc::downgrade(manifest));
+        self.in_use.retain(|_, manifest| manifest.strong_count() > 0);
+        self.scopes.entry(hash).or_insert_with(|| Arc::new(Scope::of(manifest)));
+        self.kept.retain(|kept| kept.hash != hash);
+        self.make_room(length);
+        self.kept.push_back(Kept { hash, _manifest: Arc::clone(manifest), length });
+    }
 }
 
 /// The manifest files of a tier.
@@ -108,26 +140,19 @@ struct Decoded {
 pub(super) struct Manifests {
     disk: Arc<dyn Disk>,
     layout: Layout,
-    /// Held while one is read to be decoded, so that no two encodings are in memory. Of this tier
-    /// only: another's disk may be slow.
-    reading: Mutex<()>,
     common: Arc<DecodedManifests>,
 }
 
 impl Manifests {
     pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, common: Arc<DecodedManifests>) -> Self {
-        Self { disk, layout, reading: Mutex::default(), common }
+        Self { disk, layout, common }
     }
 
     /// Checks the bytes and writes them, durably.
     pub(super) fn store(&self, hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
-        let manifest = {
-            let _decoding = self.common.decoding.lock();
-            match self.in_use(hash) {
-                Some(manifest) => check(hash, bytes).map(|()| manifest)?,
-                None => Arc::new(decode(hash, bytes)?),
-            }
-        };
+        check(hash, bytes)?;
+        EncodedFiles::check(bytes)
+            .map_err(|why| StoreError::Manifest { manifest: *hash, why: Arc::new(why) })?;
         let (temporary, path) = (self.layout.new_manifest(hash), self.layout.manifest(hash));
         let written = || {
             let (file, _) = self.disk.open(&temporary, true)?;
@@ -137,9 +162,7 @@ impl Manifests {
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(&self.layout.manifests())
         };
-        written().map_err(|error| StoreError::io(&path, error))?;
-        self.keep(*hash, &manifest);
-        Ok(())
+        written().map_err(|error| StoreError::io(&path, error))
     }
 
     /// The encoding, its hash checked; `None` when there is no such file.
@@ -159,24 +182,40 @@ impl Manifests {
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        let _reading = self.reading.lock();
-        if let Some(manifest) = self.in_use(hash) {
-            return Ok(Some(manifest));
-        }
-        let Some(bytes) = self.bytes(hash)? else { return Ok(None) };
         let _decoding = self.common.decoding.lock();
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        let manifest = Arc::new(decode(hash, &bytes)?);
-        self.keep(*hash, &manifest);
+        let path = self.layout.manifest(hash);
+        let failed = |error| StoreError::io(&path, error);
+        let contents = match Contents::open(self.disk.as_ref(), &path) {
+            Ok(contents) => contents,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let length = contents.len();
+        self.common.decoded.lock().make_room(length);
+        let length_here = usize::try_from(length).unwrap_or(usize::MAX);
+        let decoded = Manifest::decode_named_from(*hash, contents, length_here);
+        let manifest = Arc::new(decoded.map_err(|why| match (why.io_error(), &why) {
+            (Some(error), _) => failed(error),
+            (None, DecodeError::WrongHash { found, .. }) => another(hash, &found),
+            (None, _) => StoreError::Manifest { manifest: *hash, why: Arc::new(why) },
+        })?);
+        self.common.decoded.lock().keep(*hash, &manifest, length);
         Ok(Some(manifest))
     }
 
     /// One that is decoded already.
     fn in_use(&self, hash: &ManifestHash) -> Option<Arc<Manifest>> {
-        let manifest = self.common.decoded.lock().in_use.get(hash).and_then(Weak::upgrade)?;
-        self.keep(*hash, &manifest);
+        let mut decoded = self.common.decoded.lock();
+        let manifest = decoded.in_use.get(hash).and_then(Weak::upgrade)?;
+        // It stays longer than those that nobody asks for.
+        if let Some(place) = decoded.kept.iter().position(|kept| kept.hash == *hash)
+            && let Some(kept) = decoded.kept.remove(place)
+        {
+            decoded.kept.push_back(kept);
+        }
         Some(manifest)
     }
 
@@ -216,7 +255,7 @@ impl Manifests {
     pub(super) fn remove(&self, hash: &ManifestHash) -> Result<(), StoreError> {
         {
             let mut decoded = self.common.decoded.lock();
-            decoded.kept.retain(|(kept, _)| kept != hash);
+            decoded.kept.retain(|kept| kept.hash != *hash);
             decoded.in_use.remove(hash);
             decoded.scopes.remove(hash);
         }
@@ -224,31 +263,41 @@ impl Manifests {
         self.disk.remove(&path).map_err(|error| StoreError::io(&path, error))?;
         Ok(())
     }
-
-    fn keep(&self, hash: ManifestHash, manifest: &Arc<Manifest>) {
-        let mut decoded = self.common.decoded.lock();
-        decoded.in_use.insert(hash, Arc::downgrade(manifest));
-        decoded.in_use.retain(|_, manifest| manifest.strong_count() > 0);
-        decoded.scopes.entry(hash).or_insert_with(|| Arc::new(Scope::of(manifest)));
-        decoded.kept.retain(|(kept, _)| *kept != hash);
-        decoded.kept.push_back((hash, Arc::clone(manifest)));
-        if decoded.kept.len() > KEPT {
-            decoded.kept.pop_front();
-        }
-    }
 }
 
 fn check(hash: &ManifestHash, bytes: &[u8]) -> Result<(), StoreError> {
     match ManifestHash::of(bytes) {
         found if found == *hash => Ok(()),
-        found => Err(StoreError::Damaged {
-            what: format!("manifest {hash}"),
-            why: format!("its bytes hash to {found}"),
-        }),
+        found => Err(another(hash, &found)),
     }
 }
 
-fn decode(hash: &ManifestHash, bytes: &[u8]) -> Result<Manifest, StoreError> {
-    check(hash, bytes)?;
-    Manifest::decode(bytes).map_err(|why| StoreError::Manifest { manifest: *hash, why: Arc::new(why) })
+fn another(hash: &ManifestHash, found: &ManifestHash) -> StoreError {
+    StoreError::Damaged { what: format!("manifest {hash}"), why: format!("its bytes hash to {found}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_core::manifest::ManifestBuilder;
+
+    #[test]
+    fn what_nobody_uses_stays_while_it_is_little() {
+        let mut decoded = Decoded::default();
+        let manifest = Arc::new(ManifestBuilder::new(Vec::new()).finish().unwrap().0);
+        let mut keep = |number: u8, length| -> Vec<u8> {
+            decoded.keep(ManifestHash([number; 32]), &manifest, length);
+            decoded.kept.iter().map(|kept| kept.hash.0[0]).collect()
+        };
+        assert_eq!(keep(1, KEPT_BYTES / 2), [1]);
+        assert_eq!(keep(2, KEPT_BYTES / 2), [1, 2]);
+        assert_eq!(keep(3, 1), [2, 3]);
+        assert_eq!(keep(2, KEPT_BYTES / 2), [3, 2]);
+        assert_eq!(keep(4, 9 * KEPT_BYTES), [4]);
+        for number in 5..8 {
+            keep(number, 1);
+        }
+        assert_eq!(keep(8, 1), [5, 6, 7, 8]);
+        assert_eq!(keep(9, 1), [6, 7, 8, 9]);
+    }
 }

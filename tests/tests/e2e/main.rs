@@ -23,6 +23,7 @@ mod owners;
 mod placement;
 mod pytorch;
 mod real_nodes;
+mod refresh;
 mod removal;
 mod replicas;
 mod resources;

@@ -196,6 +196,17 @@ async fn nasty_keys_are_listed_and_read(fixture: impl Fixture) {
     }
 }
 
+/// Of so many pages the later ones are asked for in several places at once.
+async fn a_long_listing_has_every_object_once(fixture: impl Fixture) {
+    let keys: Vec<String> = (0..5_000).map(|n| format!("{:03}/{n:04}", n % 250)).collect();
+    let objects: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), b"x".as_slice())).collect();
+    fixture.put_all(&objects).await;
+    // It panics when something is listed twice.
+    let mut collected = Collected::default();
+    fixture.origin().await.list(&mut collected).await.unwrap();
+    assert_eq!(collected.objects.len(), keys.len());
+}
+
 /// The error of a listing, or of opening the origin.
 async fn refused(origins: &Origins, spec: &Value) -> OriginError {
     match open(origins, spec).await {
@@ -213,6 +224,7 @@ async fn google_cloud_storage_conforms() -> Result<()> {
     let spec = json!({"uri": format!("gs://{CONTAINER}"), "options": options});
     conformance::suite(|| Folder::new(&store, &origins, &spec)).await;
     nasty_keys_are_listed_and_read(Folder::new(&store, &origins, &spec)).await;
+    a_long_listing_has_every_object_once(Folder::new(&store, &origins, &spec)).await;
     let missing = json!({"uri": "gs://nowhere", "options": options});
     let error = refused(&origins, &missing).await;
     assert!(matches!(error, OriginError::NotFound(_)), "{error}");

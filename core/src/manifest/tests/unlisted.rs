@@ -97,13 +97,17 @@ fn is_unlisted(path: &str, mask: u8) -> bool {
     path.bytes().fold(0u8, u8::wrapping_add) & mask != 0
 }
 
-fn of_listing_with(listing: &[(String, u64, u8)], mask: u8) -> (Manifest, Skipped) {
+fn pushed_with(listing: &[(String, u64, u8)], mask: u8) -> ManifestBuilder {
     let mut builder = builder();
     for (path, size, tag) in listing {
         let unlisted = is_unlisted(path, mask);
         builder.push(ListedObject { unlisted, ..object(path, *size, &tag.to_string()) });
     }
-    builder.finish().unwrap()
+    builder
+}
+
+fn of_listing_with(listing: &[(String, u64, u8)], mask: u8) -> (Manifest, Skipped) {
+    pushed_with(listing, mask).finish().unwrap()
 }
 
 proptest! {

@@ -1,13 +1,11 @@
-//! The listing of a bucket, page by page.
+//! The pages of a bucket's listing.
 
 use super::{Gs, Place};
-use crate::origin::web::{Taken, Web, below, time, unreadable};
+use crate::origin::web::ranges::{self, Begin, Key};
+use crate::origin::web::{Web, below, time, unreadable};
 use crate::origin::{OriginError, Sink, shown};
 use hearth_core::object::Validator;
 use serde::Deserialize;
-
-/// 1,000 names of 1,024 bytes, each byte escaped, with room for what stands around.
-const LONGEST_PAGE: usize = 16 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,22 +30,15 @@ struct Item {
 
 /// Lists what begins with `start` below the prefix.
 pub(super) async fn list(origin: &Web<Gs>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
-    let place = &origin.dialect.place;
-    let url = |token: Option<&str>| place.listing(start, token);
-    let taken = |body: &[u8]| {
-        let page = parse(place, body)?;
-        take(place, &page, sink)?;
-        let next = page.next_page_token.filter(|token| !token.is_empty());
-        Ok(Taken { empty: page.items.is_empty(), next })
-    };
-    origin.pages(LONGEST_PAGE, url, taken).await
+    let Gs { place, page_by_page, .. } = &origin.dialect;
+    let url = |begin: Begin<'_>| place.listing(start, begin);
+    ranges::list(origin, page_by_page, url, |body| read(place, body), sink).await
 }
 
-fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
-    serde_json::from_slice(body).map_err(|error| unreadable(&place.name(), &error.to_string()))
-}
-
-fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginError> {
+fn read(place: &Place, body: &[u8]) -> Result<ranges::Page, OriginError> {
+    let page: Page =
+        serde_json::from_slice(body).map_err(|error| unreadable(&place.name(), &error.to_string()))?;
+    let mut keys = Vec::with_capacity(page.items.len());
     for item in &page.items {
         let Some(path) = below(|| place.name(), place.prefix(), &item.name)? else { continue };
         let lacks = |what| unreadable(&place.name(), &format!("{} has no {what}", shown(&item.name)));
@@ -55,15 +46,16 @@ fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginErr
         let size = item.size.as_deref().unwrap_or("0").parse().map_err(|_| lacks("size"))?;
         let generation = item.generation.as_deref().filter(|generation| !generation.is_empty());
         let generation = generation.ok_or_else(|| lacks("generation"))?;
-        // Not the ETag, which changes with the metadata too.
-        sink.object(
-            path,
+        keys.push(Key {
+            path: Ok(path.to_owned()),
             size,
-            time::of_listing(&item.updated).unwrap_or(0),
-            Validator::ETag(generation.to_owned()),
-        )?;
+            modified: time::of_listing(&item.updated).unwrap_or(0),
+            // Not the ETag, which changes with the metadata too.
+            validator: Validator::ETag(generation.to_owned()),
+        });
     }
-    Ok(())
+    let next = page.next_page_token.filter(|token| !token.is_empty());
+    Ok(ranges::Page { keys, is_empty: page.items.is_empty(), next })
 }
 
 #[cfg(test)]
@@ -75,7 +67,8 @@ mod tests {
     fn collect(body: &[u8], prefix: &str) -> Result<Collected, OriginError> {
         let place = Place::new("b".into(), prefix.into(), None).unwrap();
         let mut collected = Collected::default();
-        take(&place, &parse(&place, body)?, &mut collected)?;
+        let keys = read(&place, body)?.keys;
+        ranges::take(&keys, &(0..keys.len()), &mut collected)?;
         Ok(collected)
     }
 
@@ -116,7 +109,7 @@ mod tests {
             body.splice(at..at, with.into_bytes());
             body.truncate(cut.index(body.len()) + 1);
             let place = Place::new("b".into(), "p/".into(), None).unwrap();
-            if let Err(error) = parse(&place, &body) {
+            if let Err(error) = read(&place, &body) {
                 prop_assert!(!error.to_string().contains('\n'));
             }
         }

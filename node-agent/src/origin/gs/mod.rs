@@ -12,6 +12,7 @@ mod place;
 pub(super) use credentials::Credentials;
 pub(super) use place::Place;
 
+use super::web::ranges::PageByPage;
 use super::web::{Dialect, Refusal, Request, Web};
 use super::{ByteStream, OriginError, Sink, Wanted, shown};
 use hearth_core::object::Validator;
@@ -25,6 +26,7 @@ const GENERATION: &str = "x-goog-generation";
 pub(super) struct Gs {
     pub(super) place: Place,
     pub(super) credentials: Credentials,
+    pub(super) page_by_page: PageByPage,
 }
 
 impl Dialect for Gs {

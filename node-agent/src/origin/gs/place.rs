@@ -2,6 +2,7 @@
 
 use crate::origin::web::Endpoint;
 use crate::origin::web::percent::encode;
+use crate::origin::web::ranges::Begin;
 use crate::origin::{OriginError, shown};
 
 const DEFAULT_ENDPOINT: &str = "https://storage.googleapis.com";
@@ -55,16 +56,25 @@ impl Place {
     }
 
     /// URL of a page of the listing of what is below the prefix and begins with `start` there.
-    pub(super) fn listing(&self, start: &str, token: Option<&str>) -> String {
+    pub(super) fn listing(&self, start: &str, begin: Begin<'_>) -> String {
         let mut url = self.objects();
         url.push_str(
             "?fields=items(name%2Csize%2Cupdated%2Cgeneration)%2CnextPageToken&maxResults=1000&prefix=",
         );
         encode(&mut url, &self.prefix, false);
         encode(&mut url, start, false);
-        if let Some(token) = token {
-            url.push_str("&pageToken=");
-            encode(&mut url, token, false);
+        match begin {
+            Begin::Behind("") => {}
+            // At the path, if it is there: there is no way to say behind it.
+            Begin::Behind(path) => {
+                url.push_str("&startOffset=");
+                encode(&mut url, &self.prefix, false);
+                encode(&mut url, path, false);
+            }
+            Begin::Token(token) => {
+                url.push_str("&pageToken=");
+                encode(&mut url, token, false);
+            }
         }
         url
     }
@@ -85,7 +95,9 @@ mod tests {
             place.object("a//b c+é%/?#", "17"),
             "http://h/storage/v1/b/b/o/a%2F%2Fb%20c%2B%C3%A9%25%2F%3F%23?alt=media&generation=17"
         );
-        assert!(place.listing("", Some("t/=")).ends_with("&prefix=p%2F%2Fq%2F&pageToken=t%2F%3D"));
+        let behind = place.listing("a", Begin::Behind("ab/c d"));
+        assert!(behind.ends_with("&prefix=p%2F%2Fq%2Fa&startOffset=p%2F%2Fq%2Fab%2Fc%20d"), "{behind}");
+        assert!(place.listing("", Begin::Token("t/=")).ends_with("&prefix=p%2F%2Fq%2F&pageToken=t%2F%3D"));
         let google = Place::new("b".into(), String::new(), None).unwrap();
         assert_eq!(google.name(), "bucket b at https://storage.googleapis.com");
     }

@@ -1,26 +1,15 @@
-//! ListObjectsV2, page by page, of a long listing some pages side by side.
+//! The pages of ListObjectsV2.
 //!
 //! Keys come percent-encoded, so that one that is no XML, or no UTF-8, costs only
 //! itself and not its page.
 
-use super::place::Begin;
 use super::{Place, S3};
-use crate::origin::web::{Pages, Web, below, percent, quoted, time, unreadable};
+use crate::origin::web::ranges::{self, Key};
+use crate::origin::web::{Web, below, percent, quoted, time, unreadable};
 use crate::origin::{OriginError, Sink};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use hearth_core::key_ranges::{KeyRanges, NextPage, OutOfOrder};
-use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
-use parking_lot::Mutex;
 use serde::Deserialize;
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::ops::Range;
-use std::sync::Arc;
-
-/// 1,000 keys of 1,024 bytes, each byte as `%XX`, with room for what stands around.
-const LONGEST_PAGE: usize = 16 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -47,73 +36,15 @@ struct Entry {
     etag: Option<String>,
 }
 
-/// Pages that are asked for at one time.
-const WIDTH: usize = 10;
-
-/// Stores whose listings are found not to be in the order of their keys' bytes.
-#[derive(Clone, Debug, Default)]
-pub(in crate::origin) struct PageByPage(Arc<Mutex<HashSet<String>>>);
-
-impl PageByPage {
-    /// More are not remembered, and found out anew.
-    const MOST: usize = 1024;
-
-    fn has(&self, name: &str) -> bool {
-        self.0.lock().contains(name)
-    }
-
-    fn add(&self, name: String) {
-        let mut names = self.0.lock();
-        if names.len() < Self::MOST {
-            names.insert(name);
-        }
-    }
-}
-
-/// Where one range of keys is.
-#[derive(Default)]
-struct Position {
-    pages: Pages,
-    token: Option<String>,
-}
-
-/// Lists what begins with `start` below the prefix, a long listing in several places at once.
+/// Lists what begins with `start` below the prefix.
 pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
-    let place = &origin.dialect.place;
-    let unordered = &origin.dialect.page_by_page;
-    let mut ranges = KeyRanges::new(if unordered.has(&place.name()) { 1 } else { WIDTH });
-    let mut positions: Vec<Position> = Vec::new();
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        while let Some(NextPage { range, after }) = ranges.next_page() {
-            positions.resize_with(positions.len().max(range + 1), Position::default);
-            let begin = match &positions[range].token {
-                Some(token) => Begin::Token(token),
-                None => Begin::Behind(after.as_deref().unwrap_or_default()),
-            };
-            let url = place.listing(start, begin);
-            under_way.push(async move { (range, origin.page(LONGEST_PAGE, &url).await) });
-        }
-        let Some((range, body)) = under_way.next().await else { return Ok(()) };
-        let (_, body) = body?;
-        let page = parse(place, &body)?;
-        let keys = keys(place, &page)?;
-        let readable: Vec<&str> = keys.iter().filter_map(|key| key.path.as_deref().ok()).collect();
-        let numbers = ranges.page(range, &readable, page.is_truncated).map_err(|OutOfOrder| {
-            unordered.add(place.name());
-            OriginError::Malformed(format!(
-                "{} lists keys in another order than that of their bytes: from the next time on it is listed page by page",
-                place.name()
-            ))
-        })?;
-        let is_all = numbers.end == readable.len();
-        take(&keys, &numbers, sink)?;
-        if page.is_truncated && is_all {
-            let Position { pages, token } = &mut positions[range];
-            let next = page.next_continuation_token.unwrap_or_default();
-            *token = Some(pages.next(&place.name(), page.contents.is_empty(), next)?);
-        }
-    }
+    let S3 { place, page_by_page, .. } = &origin.dialect;
+    let parse = |body: &[u8]| {
+        let page = parse(place, body)?;
+        let next = page.is_truncated.then(|| page.next_continuation_token.clone().unwrap_or_default());
+        Ok(ranges::Page { keys: keys(place, &page)?, is_empty: page.contents.is_empty(), next })
+    };
+    ranges::list(origin, page_by_page, |begin| place.listing(start, begin), parse, sink).await
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
@@ -121,15 +52,8 @@ fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
     quick_xml::de::from_str(text).map_err(|error| unreadable(&place.name(), &error.to_string()))
 }
 
-/// A key as it is listed.
-struct Key<'a> {
-    entry: &'a Entry,
-    /// Its path below the prefix; the error is what can be shown of one that is no UTF-8.
-    path: Result<String, String>,
-}
-
 /// The keys of a page, without the marker of the prefix itself.
-fn keys<'a>(place: &Place, page: &'a Page) -> Result<Vec<Key<'a>>, OriginError> {
+fn keys(place: &Place, page: &Page) -> Result<Vec<Key>, OriginError> {
     let encoded = page.encoding_type.as_deref() == Some("url");
     let mut keys = Vec::with_capacity(page.contents.len());
     for entry in &page.contents {
@@ -141,41 +65,14 @@ fn keys<'a>(place: &Place, page: &'a Page) -> Result<Vec<Key<'a>>, OriginError> 
             },
             Err(_) => Err(String::from_utf8_lossy(&key).into_owned()),
         };
-        keys.push(Key { entry, path });
-    }
-    Ok(keys)
-}
-
-/// Takes the keys that are readable and have these numbers among those, and the others between them.
-fn take(keys: &[Key<'_>], numbers: &Range<usize>, sink: &mut dyn Sink) -> Result<(), OriginError> {
-    let readable = keys.iter().filter(|key| key.path.is_ok()).count();
-    let mut number = 0;
-    for Key { entry, path } in keys {
-        let at = number;
-        let path = match path {
-            Ok(path) => {
-                number += 1;
-                path
-            }
-            Err(key) => {
-                // It goes with the readable ones around it.
-                if at >= numbers.start && (at < numbers.end || numbers.end == readable) {
-                    sink.skip(key, SkipReason::NotUtf8);
-                }
-                continue;
-            }
-        };
-        if !numbers.contains(&at) {
-            continue;
-        }
         let modified = time::of_listing(&entry.last_modified).unwrap_or(0);
         let validator = match entry.etag.as_deref() {
             Some(etag) if !etag.is_empty() => Validator::etag(&quoted(etag)),
             _ => Validator::Modified(modified),
         };
-        sink.object(path, entry.size, modified, validator)?;
+        keys.push(Key { path, size: entry.size, modified, validator });
     }
-    Ok(())
+    Ok(keys)
 }
 
 /// Undoes `encoding-type=url`, which writes a space as `+` or `%20`.
@@ -190,6 +87,7 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_core::manifest::SkipReason;
     use proptest::prelude::*;
 
     #[derive(Default)]
@@ -216,7 +114,7 @@ mod tests {
         let mut collected = Collected::default();
         let page = parse(&place(prefix), body)?;
         let keys = keys(&place(prefix), &page)?;
-        take(&keys, &(0..keys.len()), &mut collected)?;
+        ranges::take(&keys, &(0..keys.len()), &mut collected)?;
         Ok(collected)
     }
 

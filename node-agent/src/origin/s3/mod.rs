@@ -16,9 +16,9 @@ mod sts;
 pub(crate) mod tests;
 
 pub(super) use credentials::Credentials;
-pub(super) use list::PageByPage;
 pub(super) use place::Place;
 
+use super::web::ranges::PageByPage;
 use super::web::{Dialect, Refusal, Request, Web};
 use super::{ByteStream, OriginError, Sink, Wanted};
 use object_store::aws::AwsAuthorizer;

@@ -4,18 +4,10 @@ use crate::origin::OriginError;
 use crate::origin::shown;
 use crate::origin::web::Endpoint;
 use crate::origin::web::percent::encode;
+use crate::origin::web::ranges::Begin;
 use hearth_api::{Addressing, OriginOptions};
 
 const DEFAULT_REGION: &str = "us-east-1";
-
-/// Where a page of a listing begins.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Begin<'a> {
-    /// Behind a path below the prefix; at the beginning when it is empty.
-    Behind(&'a str),
-    /// Where the page before says.
-    Token(&'a str),
-}
 
 /// A bucket as it is reached.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod client;
 mod endpoint;
 mod pages;
 pub(super) mod percent;
+pub(super) mod ranges;
 pub(super) mod time;
 
 #[cfg(test)]
@@ -261,6 +262,14 @@ impl<D: Dialect> Web<D> {
 impl<D: Dialect> Origin for Web<D> {
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
         D::list(self, "", sink).boxed()
+    }
+
+    fn list_prefix<'a>(
+        &'a self,
+        start: &'a str,
+        sink: &'a mut dyn Sink,
+    ) -> BoxFuture<'a, Result<(), OriginError>> {
+        D::list(self, start, sink).boxed()
     }
 
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
