@@ -34,11 +34,9 @@ pub struct DatasetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notified_at: Option<MicroTime>,
 
-    /// Where objects of the origins have changed since the last listing, as stores have told: each is
-    /// an object's URI or what those of several begin with. When there are none, anywhere.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 2048)))]
-    pub notified_of: Vec<String>,
+    /// What it told of, with what was told before and not listed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notified_of: Option<NotifiedOf>,
 
     /// What had asked for the last listing, besides time and the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +89,17 @@ pub struct RefreshRequest {
     /// The store's notice: what status.notifiedAt was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notified_at: Option<MicroTime>,
+}
+
+/// Where objects of a dataset's origins have changed.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NotifiedOf {
+    /// What status.notifiedAt was then. When it is another, objects may have changed anywhere.
+    pub at: MicroTime,
+    /// URIs of objects, or what those of several begin with.
+    #[schemars(length(max = 64), inner(length(max = 2048)))]
+    pub prefixes: Vec<String>,
 }
 
 /// A version that the pods of one owner get.

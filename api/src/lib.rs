@@ -26,8 +26,8 @@ pub use dataset::{
     CacheSpec, ConfigMapKey, Dataset, DatasetSpec, FileListSource, FilesSpec, Medium, ShareWith, Unlisted,
 };
 pub use dataset_status::{
-    DatasetStatus, HeldVersion, MissingFiles, RefreshRequest, ReplicasStatus, SkippedKeys, VersionStatus,
-    WarmStatus,
+    DatasetStatus, HeldVersion, MissingFiles, NotifiedOf, RefreshRequest, ReplicasStatus, SkippedKeys,
+    VersionStatus, WarmStatus,
 };
 pub use eviction::{
     Eviction, EvictionDataset, EvictionKept, EvictionNodeCounts, EvictionNodes, EvictionSpec, EvictionStatus,

@@ -55,6 +55,15 @@ impl Dataset {
         asks.then_some(RefreshRequest { annotation, notified_at })
     }
 
+    /// What begins with any of these may have changed at the origins since the last listing, as stores have told; `None` when
+    /// that is not known.
+    pub fn notified_of(&self) -> Option<&[String]> {
+        let status = self.status.as_ref()?;
+        let told =
+            status.notified_of.as_ref().filter(|told| status.notified_at.as_ref() == Some(&told.at))?;
+        Some(&told.prefixes)
+    }
+
     /// How many replicas there may be, the least first; `None` when there are to be none.
     pub fn replica_bounds(&self) -> Option<RangeInclusive<usize>> {
         let cache = self.spec.cache.as_ref()?;

@@ -111,6 +111,8 @@ impl Changed {
     pub fn concerns(&self, uri: &str) -> bool {
         let Some(place) = uri.strip_prefix("s3://") else { return false };
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        // As origins are read, whose prefixes end in one slash.
+        let prefix = prefix.trim_end_matches('/');
         bucket == self.bucket && self.key.starts_with(prefix)
     }
 }
@@ -241,6 +243,7 @@ mod tests {
             ("s3://b", true),
             ("s3://b/train", true),
             ("s3://b/train/", true),
+            ("s3://b/train//", true),
             ("s3://b/test", false),
             ("s3://bb/train", false),
             ("gs://b/train", false),

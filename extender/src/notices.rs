@@ -4,7 +4,7 @@
 use crate::answer::{Answer, answer};
 use crate::watch::{Known, is_ending, name_of};
 use futures::{StreamExt, stream};
-use hearth_api::{Dataset, DatasetStatus};
+use hearth_api::Dataset;
 use hearth_core::notice::{self, Changed};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +12,6 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,20 +28,15 @@ const WRITES: usize = 8;
 const MOST_PLACES: usize = 64;
 /// Bytes of the longest of them, which is as long as keys are.
 const LONGEST_PLACE: usize = 1100;
-/// Others write into the status too: so often it is read again.
-const TRIES: usize = 5;
 
-/// What was told of a Dataset and is to be written down.
-struct Told {
-    dataset: Arc<Dataset>,
-    places: BTreeSet<String>,
-}
+/// Where objects of Datasets have changed, by the Datasets' UIDs.
+type Told = HashMap<String, BTreeSet<String>>;
 
 /// Datasets of which stores have told. Bounded by the Datasets that there are.
 pub struct Notices {
     known: Arc<Known>,
-    /// By UID; `None` when nobody will write any more.
-    told: Mutex<Option<HashMap<String, Told>>>,
+    /// What is to be written down; `None` when nobody will any more.
+    told: Mutex<Option<Told>>,
     changed: Notify,
 }
 
@@ -55,17 +49,13 @@ impl Notices {
     /// Takes in what has changed; how many Datasets that concerns. `None` when the end has come:
     /// somebody else is to be told.
     pub fn take(&self, changes: &BTreeSet<Changed>) -> Option<usize> {
-        let concerned = self.known.datasets().into_iter().filter(|dataset| !is_ending(dataset));
-        let concerned: Vec<Told> = concerned
-            .map(|dataset| Told { places: places(&dataset, changes), dataset })
-            .filter(|told| !told.places.is_empty())
+        let datasets = self.known.datasets().into_iter().filter(|dataset| !is_ending(dataset));
+        let concerned: Told = datasets
+            .map(|dataset| (dataset.uid().unwrap_or_default(), places(&dataset, changes)))
+            .filter(|(_, places)| !places.is_empty())
             .collect();
         let count = concerned.len();
-        let mut waiting = self.told.lock();
-        let waiting = waiting.as_mut()?;
-        for told in concerned {
-            add(waiting, told);
-        }
+        add(self.told.lock().as_mut()?, concerned);
         self.changed.notify_one();
         Some(count)
     }
@@ -93,29 +83,31 @@ impl Notices {
         Ok(())
     }
 
-    async fn write_all(&self, client: &kube::Client, told: HashMap<String, Told>) {
-        let writes = stream::iter(told.into_values()).map(|told| async move {
-            if let Err(why) = write(client, &told).await {
-                tracing::warn!(dataset = %name_of(&told.dataset), "a store's notice was not written: {why}");
-                if let Some(waiting) = &mut *self.told.lock() {
-                    add(waiting, told);
-                    self.changed.notify_one();
+    async fn write_all(&self, client: &kube::Client, told: Told) {
+        let writes = stream::iter(told).map(|(uid, places)| async move {
+            // Gone, or made again and so listed anyway.
+            let Some(dataset) = self.known.dataset(&uid) else { return };
+            match write(client, &dataset, &places).await {
+                Ok(_) | Err(Answer::Code(404, _)) => return,
+                // Somebody else wrote meanwhile: the watch brings it.
+                Err(Answer::Code(409, _)) => {}
+                Err(why) => {
+                    tracing::warn!(dataset = %name_of(&dataset), "a store's notice was not written: {why}");
                 }
+            }
+            if let Some(waiting) = &mut *self.told.lock() {
+                add(waiting, Told::from([(uid, places)]));
+                self.changed.notify_one();
             }
         });
         writes.buffer_unordered(WRITES).collect::<()>().await;
     }
 }
 
-fn add(waiting: &mut HashMap<String, Told>, told: Told) {
-    match waiting.entry(told.dataset.uid().unwrap_or_default()) {
-        Entry::Vacant(entry) => {
-            entry.insert(told);
-        }
-        Entry::Occupied(mut entry) => {
-            let before = std::mem::take(&mut entry.get_mut().places);
-            entry.get_mut().places = notice::prefixes(before.into_iter().chain(told.places), MOST_PLACES);
-        }
+fn add(waiting: &mut Told, told: Told) {
+    for (uid, places) in told {
+        let before = waiting.remove(&uid).unwrap_or_default();
+        waiting.insert(uid, notice::prefixes(before.into_iter().chain(places), MOST_PLACES));
     }
 }
 
@@ -132,78 +124,78 @@ fn places(dataset: &Dataset, changes: &BTreeSet<Changed>) -> BTreeSet<String> {
     notice::prefixes(changes.iter().filter(is_concerned).map(place), MOST_PLACES)
 }
 
-/// What a status is to say, with what it has that was told before and is not listed yet; nothing when
-/// that is anything.
-fn notified_of(status: Option<&DatasetStatus>, places: &BTreeSet<String>) -> BTreeSet<String> {
-    let Some(status) = status else { return places.clone() };
-    let listed = status.observed_refresh.as_ref().and_then(|refresh| refresh.notified_at.as_ref());
-    match status.notified_at.as_ref() == listed {
-        true => places.clone(),
-        false if status.notified_of.is_empty() => BTreeSet::new(),
-        false => notice::prefixes(status.notified_of.iter().chain(places).cloned(), MOST_PLACES),
+/// What is to be listed again, with what was told before and is not listed yet; `None` when that is anything.
+fn notified_of(dataset: &Dataset, places: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+    let status = dataset.status.as_ref();
+    let told = status.and_then(|status| status.notified_at.as_ref());
+    let listed = status.and_then(|status| status.observed_refresh.as_ref()?.notified_at.as_ref());
+    match told == listed {
+        true => Some(places.clone()),
+        false => {
+            let before = dataset.notified_of()?.iter();
+            Some(notice::prefixes(before.chain(places).cloned(), MOST_PLACES))
+        }
     }
 }
 
-async fn write(client: &kube::Client, told: &Told) -> Result<(), Answer> {
-    let Told { dataset, places } = told;
+async fn write(
+    client: &kube::Client,
+    dataset: &Dataset,
+    places: &BTreeSet<String>,
+) -> Result<Dataset, Answer> {
     let api: Api<Dataset> = Api::namespaced(client.clone(), &dataset.namespace().unwrap_or_default());
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let mut current = dataset.clone();
-    for _ in 1..TRIES {
-        let notified_of = notified_of(current.status.as_ref(), places);
-        let patch = Patch::Merge(json!({
-            // Nothing may be lost that another replica writes, nor a listing that ends meanwhile.
-            "metadata": {"uid": current.uid(), "resourceVersion": current.resource_version()},
-            "status": {
-                "notifiedAt": MicroTime(Timestamp::now()),
-                "notifiedOf": (!notified_of.is_empty()).then_some(notified_of),
-            },
-        }));
-        match answer(api.patch_status(&dataset.name_any(), &params, &patch)).await {
-            // Gone.
-            Ok(_) | Err(Answer::Code(404, _)) => return Ok(()),
-            Err(Answer::Code(409, _)) => {}
-            Err(why) => return Err(why),
-        }
-        match answer(api.get(&dataset.name_any())).await {
-            // Made again, and so listed anyway.
-            Ok(other) if other.uid() != dataset.uid() => return Ok(()),
-            Ok(newer) => current = Arc::new(newer),
-            Err(Answer::Code(404, _)) => return Ok(()),
-            Err(why) => return Err(why),
-        }
-    }
-    Err(Answer::Code(409, "others write into the status all the time".to_owned()))
+    let now = MicroTime(Timestamp::now());
+    let prefixes = notified_of(dataset, places);
+    let patch = Patch::Merge(json!({
+        // Nothing may be lost that another replica writes, nor a listing that ends meanwhile.
+        "metadata": {"uid": dataset.uid(), "resourceVersion": dataset.resource_version()},
+        "status": {
+            "notifiedAt": now,
+            "notifiedOf": prefixes.map(|prefixes| json!({"at": now, "prefixes": prefixes})),
+        },
+    }));
+    answer(api.patch_status(&dataset.name_any(), &params, &patch)).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_api::RefreshRequest;
+    use hearth_api::{NotifiedOf, RefreshRequest};
 
-    fn at(second: i64) -> Option<MicroTime> {
-        Some(MicroTime(Timestamp::from_second(second).unwrap()))
+    fn at(second: i64) -> MicroTime {
+        MicroTime(Timestamp::from_second(second).unwrap())
     }
 
-    fn status(notified: i64, of: &[&str], listed: i64) -> DatasetStatus {
-        DatasetStatus {
-            notified_at: at(notified),
-            notified_of: of.iter().map(|uri| (*uri).to_owned()).collect(),
-            observed_refresh: Some(RefreshRequest { annotation: None, notified_at: at(listed) }),
-            ..DatasetStatus::default()
-        }
+    fn bare() -> Dataset {
+        let spec = json!({"origins": [{"uri": "s3://b"}]});
+        Dataset::new("d", serde_json::from_value(spec).unwrap())
+    }
+
+    /// Notified at a second, of `s3://b/1` at another, and listed when it was notified at a third.
+    fn dataset(notified: i64, of: i64, listed: i64) -> Dataset {
+        let told = NotifiedOf { at: at(of), prefixes: vec!["s3://b/1".to_owned()] };
+        let mut dataset = bare();
+        dataset.status = Some(hearth_api::DatasetStatus {
+            notified_at: Some(at(notified)),
+            notified_of: Some(told),
+            observed_refresh: Some(RefreshRequest { annotation: None, notified_at: Some(at(listed)) }),
+            ..Default::default()
+        });
+        dataset
     }
 
     #[test]
     fn what_was_told_is_kept_until_it_is_listed() {
-        let of = |status: Option<DatasetStatus>| -> Vec<String> {
-            notified_of(status.as_ref(), &BTreeSet::from(["s3://b/2".to_owned()])).into_iter().collect()
+        let of = |dataset: &Dataset| -> Option<Vec<String>> {
+            let of = notified_of(dataset, &BTreeSet::from(["s3://b/2".to_owned()]));
+            of.map(|prefixes| prefixes.into_iter().collect())
         };
-        assert_eq!(of(None), ["s3://b/2"]);
-        assert_eq!(of(Some(DatasetStatus::default())), ["s3://b/2"]);
-        assert_eq!(of(Some(status(1, &["s3://b/1"], 1))), ["s3://b/2"]);
-        assert_eq!(of(Some(status(2, &["s3://b/1"], 1))), ["s3://b/1", "s3://b/2"]);
-        // Whoever wrote that did not say where.
-        assert_eq!(of(Some(status(2, &[], 1))), Vec::<String>::new());
+        let (first, second) = ("s3://b/1".to_owned(), "s3://b/2".to_owned());
+        assert_eq!(of(&bare()), Some(vec![second.clone()]));
+        assert_eq!(of(&dataset(1, 1, 1)), Some(vec![second.clone()]));
+        assert_eq!(of(&dataset(2, 2, 1)), Some(vec![first, second]));
+        // Whoever wrote last did not say where.
+        assert_eq!(of(&dataset(2, 1, 1)), None);
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Node {
     pub(super) name: Arc<str>,
     pub(super) facts: Option<NodeFacts>,
     pub(super) session: Option<Session>,
-    /// Its store has no room for anything, as it last said: all is read from the origins there.
+    /// It keeps nothing, as it last said: all is read from the origins there.
     pub(super) keeps_nothing: bool,
     /// Versions that it reports.
     pub(super) reported: HashMap<ManifestHash, Reported>,

@@ -9,7 +9,7 @@ impl ClusterIndex {
     /// snapshot must follow. Nothing of a report that cannot be applied is.
     pub fn apply(&mut self, now: Millis, report: Report) -> Verdict {
         let Report { speaker, sequence, inventory, status, .. } = report;
-        let (name, keeps_nothing) = (speaker.node.clone(), status.capacity_bytes == 0);
+        let (name, keeps_nothing) = (speaker.node.clone(), status.keeps_nothing);
         match inventory {
             Inventory::Snapshot(holdings) => {
                 let node = self.nodes.get_or_insert(&speaker.node);

@@ -48,7 +48,7 @@ fn report(node: &str, sequence: u64, inventory: Inventory) -> Report {
         speaker: speaker(node),
         sequence,
         inventory,
-        status: NodeStatus { capacity_bytes: 1 << 40, ..NodeStatus::default() },
+        status: NodeStatus::default(),
         orders_seen: 0,
         hold_millis: 0,
     }

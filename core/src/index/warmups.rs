@@ -274,16 +274,16 @@ mod tests {
         };
         let first = chosen(&index, "w");
         let full = first.iter().next().unwrap().clone();
-        let with_room = |capacity_bytes| {
+        let says = |keeps_nothing| {
             let mut report = snapshot(&full, &[]);
-            report.status.capacity_bytes = capacity_bytes;
+            report.status.keeps_nothing = keeps_nothing;
             report
         };
-        index.apply(Millis(0), with_room(0));
+        index.apply(Millis(0), says(true));
         assert_eq!(chosen(&index, "w").len(), 2);
         assert!(!chosen(&index, "w").contains(&full));
         assert_eq!(chosen(&index, "list").len(), 3);
-        index.apply(Millis(0), with_room(1));
+        index.apply(Millis(0), says(false));
         assert_eq!(chosen(&index, "w"), first);
     }
 

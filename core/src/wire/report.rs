@@ -162,6 +162,10 @@ pub struct NodeStatus {
     /// does not know them leaves them alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_files: Vec<FailedFiles>,
+    /// The store is configured to keep nothing, so that all is read from the origins. Left out, too, when
+    /// that is not so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_nothing: bool,
 }
 
 /// What an agent sends to every extender replica.

@@ -51,6 +51,11 @@ impl Known {
         self.datasets.read().values().cloned().collect()
     }
 
+    /// The Dataset with this UID.
+    pub fn dataset(&self, uid: &str) -> Option<Arc<Dataset>> {
+        self.datasets.read().get(uid).cloned()
+    }
+
     /// Tells whenever a Dataset comes, changes or goes.
     pub fn dataset_changes(&self) -> watch::Receiver<()> {
         self.dataset_changes.subscribe()

@@ -3,6 +3,7 @@
 use super::slots::{self, Slots};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use hearth_api::Dataset;
+use hearth_core::manifest::ManifestHash;
 use kube::ResourceExt;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ struct Entry {
     by_notice: bool,
     /// When all of it was listed here.
     whole_at: Option<Instant>,
+    /// The manifest that was listed here last, of all or of changes since.
+    listed: Option<ManifestHash>,
     /// It was asked for anew while it was being listed.
     stale: Option<Asked>,
     /// It was not listed when that was last tried.
@@ -77,6 +80,12 @@ impl Asked {
 }
 
 impl Entry {
+    /// When all of it is to be listed again, whatever stores tell of.
+    fn all_due(&self) -> Option<Instant> {
+        let interval = self.dataset.refresh_interval().ok().flatten().unwrap_or(LOST);
+        Some(self.whole_at? + interval.min(LOST))
+    }
+
     fn after_notice(&self, now: Instant) -> Instant {
         self.rests_until.max(now + CROWD)
     }
@@ -89,8 +98,8 @@ pub(super) struct Ending {
     pub(super) succeeded: bool,
     /// Whether the origin answered, if it was asked.
     pub(super) answered: Option<bool>,
-    /// All of it was listed.
-    pub(super) whole: bool,
+    /// The version that was listed and is named in the status, and how much was asked for that.
+    pub(super) listed: Option<(ManifestHash, Extent)>,
 }
 
 /// All Datasets, each with its time.
@@ -198,6 +207,7 @@ impl Agenda {
                     running: false,
                     by_notice: false,
                     whole_at: None,
+                    listed: None,
                     stale: None,
                     failed: false,
                     backoff: backoff(),
@@ -231,8 +241,14 @@ impl Agenda {
         entry.running = true;
         entry.begun = now;
         entry.stale = None;
-        let is_known = entry.whole_at.is_some_and(|whole| now < whole + LOST);
-        let extent = if entry.by_notice && is_known { Extent::Changes } else { Extent::Whole };
+        // Another lister may have written meanwhile, or the watch be behind: then nobody knows what changed since.
+        let status = entry.dataset.status.as_ref();
+        let current = status.and_then(|status| status.version.as_ref()).map(|version| &version.manifest);
+        let is_known = entry.listed.is_some_and(|listed| current == Some(&listed.to_string()));
+        let extent = match entry.by_notice && is_known && entry.all_due().is_some_and(|due| now < due) {
+            true => Extent::Changes,
+            false => Extent::Whole,
+        };
         Some((name, entry.dataset.clone(), extent))
     }
 
@@ -246,14 +262,17 @@ impl Agenda {
 
     /// A listing has ended.
     pub(super) fn ended(&mut self, name: &Name, ending: Ending, now: Instant) {
-        let Ending { written, succeeded, answered, whole } = ending;
+        let Ending { written, succeeded, answered, listed } = ending;
         self.slots.end(name, answered);
         // One that was made again meanwhile is not the one that was listed.
         let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.running) else { return };
         entry.running = false;
         entry.rests_until = now + (now - entry.begun);
-        if whole {
-            entry.whole_at = Some(entry.begun);
+        if let Some((manifest, extent)) = listed {
+            entry.listed = Some(manifest);
+            if extent == Extent::Whole {
+                entry.whole_at = Some(now);
+            }
         }
         // What the watch has brought meanwhile may be newer.
         if let Some(written) = written.filter(|_| entry.stale.is_none()) {
@@ -265,7 +284,11 @@ impl Agenda {
         let due = match (entry.stale, succeeded) {
             (Some(Asked::ByHand), _) => now,
             (Some(Asked::ByNotice), true) => entry.after_notice(now),
-            (None, true) => now + interval.unwrap_or(NEVER),
+            (None, true) => match (interval, entry.all_due()) {
+                // What is listed in part puts off no listing of all.
+                (Some(interval), Some(all)) => all.clamp(now, now + interval),
+                (interval, _) => now + interval.unwrap_or(NEVER),
+            },
             (Some(Asked::ByNotice) | None, false) => now + entry.backoff.next().unwrap_or(NEVER),
         };
         entry.by_notice = succeeded && entry.stale == Some(Asked::ByNotice);
@@ -280,7 +303,7 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_api::DatasetSpec;
+    use hearth_api::{DatasetSpec, VersionStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
     use k8s_openapi::jiff::Timestamp;
 
@@ -294,7 +317,8 @@ mod tests {
     }
 
     fn ending(written: Option<Dataset>, succeeded: bool) -> Ending {
-        Ending { written, succeeded, answered: Some(succeeded), whole: succeeded }
+        let listed = succeeded.then_some((ManifestHash([0; 32]), Extent::Whole));
+        Ending { written, succeeded, answered: Some(succeeded), listed }
     }
 
     #[tokio::test(start_paused = true)]
@@ -363,40 +387,71 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_after_notices_and_a_listing_of_all_the_changes_are_enough() {
         let (mut now, mut agenda) = (Instant::now(), Agenda::default());
-        let mut list = |agenda: &mut Agenda, dataset: Dataset, ends: Ending| {
-            agenda.applied(dataset, now);
-            now += CROWD;
-            let extent = agenda.take_due(now).map(|(.., extent)| extent);
-            agenda.ended(&"ns/a".into(), ends, now);
+        let version = |number: u8| ManifestHash([number; 32]);
+        let told = |of: u8, second| {
+            let mut dataset = notified(dataset("a", 1, "1h"), second);
+            let manifest = version(of).to_string();
+            let (size, listed_at) = (String::new(), Time(Timestamp::UNIX_EPOCH));
+            let version =
+                VersionStatus { manifest, files: 1, unlisted: None, bytes: 1, size, blocks: 1, listed_at };
+            dataset.status.as_mut().unwrap().version = Some(version);
+            dataset
+        };
+        let list = |agenda: &mut Agenda, now: &mut Instant, dataset: Dataset, gives: u8| {
+            agenda.applied(dataset, *now);
+            *now += CROWD;
+            let extent = agenda.take_due(*now).unwrap().2;
+            let listed = Some((version(gives), extent));
+            agenda.ended(&"ns/a".into(), Ending { listed, ..ending(None, true) }, *now);
             extent
         };
-        let told = |second| notified(dataset("a", 1, "1h"), second);
-        let in_part = || Ending { whole: false, ..ending(None, true) };
-        assert_eq!(list(&mut agenda, dataset("a", 1, "1h"), in_part()), Some(Extent::Whole));
-        assert_eq!(list(&mut agenda, told(1), ending(None, true)), Some(Extent::Whole));
-        assert_eq!(list(&mut agenda, told(2), in_part()), Some(Extent::Changes));
-        assert_eq!(list(&mut agenda, told(3), ending(None, false)), Some(Extent::Changes));
+        assert_eq!(list(&mut agenda, &mut now, dataset("a", 1, "1h"), 1), Extent::Whole);
+        assert_eq!(list(&mut agenda, &mut now, told(1, 1), 2), Extent::Changes);
+        assert_eq!(list(&mut agenda, &mut now, told(2, 2), 3), Extent::Changes);
+        // What the status names was listed by somebody else, or before that.
+        assert_eq!(list(&mut agenda, &mut now, told(2, 3), 4), Extent::Whole);
+        let whole_at = now;
+        assert_eq!(list(&mut agenda, &mut now, told(4, 4), 5), Extent::Changes);
+        // All of it comes in its time.
+        now = agenda.next_look(now).unwrap();
+        assert_eq!(now, whole_at + Duration::from_secs(3600));
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+        agenda.ended(&"ns/a".into(), ending(None, false), now);
         // It failed, and comes again with all.
+        agenda.applied(told(5, 5), now);
         now += Duration::from_secs(600);
         assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
-        agenda.ended(&"ns/a".into(), ending(None, true), now);
-        // Told again before its time, and then its time has come.
-        agenda.applied(told(4), now + Duration::from_secs(3599));
-        now += Duration::from_secs(3600);
-        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
-        agenda.ended(&"ns/a".into(), in_part(), now);
-        agenda.applied(annotated(told(5), "1"), now);
-        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
-        agenda.ended(&"ns/a".into(), ending(None, true), now);
-        // A notice may have been lost since yesterday.
-        let told = |second| notified(annotated(dataset("a", 2, "48h"), "1"), second);
-        agenda.applied(told(5), now);
-        agenda.take_due(now).unwrap();
-        agenda.ended(&"ns/a".into(), ending(None, true), now);
-        now += LOST;
-        agenda.applied(told(6), now);
-        now += CROWD;
-        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole);
+        agenda.ended(
+            &"ns/a".into(),
+            Ending { listed: Some((version(6), Extent::Whole)), ..ending(None, true) },
+            now,
+        );
+        agenda.applied(annotated(told(6, 6), "1"), now);
+        assert_eq!(agenda.take_due(now).unwrap().2, Extent::Whole, "somebody asks for it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_is_listed_once_a_day_where_only_notices_ask() {
+        let (start, mut agenda) = (Instant::now(), Agenda::default());
+        let mut dataset = dataset("a", 1, "Never");
+        let version = serde_json::json!({"manifest": ManifestHash([0; 32]).to_string(), "files": 1, "bytes": 1,
+            "size": "", "blocks": 1, "listedAt": "2026-01-01T00:00:00Z"});
+        dataset.status.get_or_insert_default().version = serde_json::from_value(version).unwrap();
+        agenda.applied(dataset.clone(), start);
+        agenda.take_due(start).unwrap();
+        agenda.ended(&"ns/a".into(), ending(None, true), start);
+        let mut now = start;
+        for (second, extent) in [(1, Extent::Changes), (2, Extent::Whole)] {
+            agenda.applied(notified(dataset.clone(), second), now);
+            now += CROWD;
+            assert_eq!(agenda.take_due(now).unwrap().2, extent);
+            let listed = Some((ManifestHash([0; 32]), extent));
+            agenda.ended(&"ns/a".into(), Ending { listed, ..ending(None, true) }, now);
+            // It is only seen to whether its manifest is to be had.
+            now += LOST;
+            agenda.take_due(now).unwrap();
+            agenda.ended(&"ns/a".into(), Ending { listed: None, ..ending(None, true) }, now);
+        }
     }
 
     #[tokio::test(start_paused = true)]

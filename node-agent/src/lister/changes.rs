@@ -31,13 +31,14 @@ impl Changes {
         let has_list = dataset.spec.files.as_ref().is_some_and(|files| files.list.is_some());
         let files = version.files.saturating_add(version.unlisted.unwrap_or(0));
         let pages = u64::try_from(files).unwrap_or(0) / PAGE;
-        let is_worth_it = 2 * status.notified_of.len() as u64 <= pages;
+        let told = dataset.notified_of()?;
+        let is_worth_it = 2 * told.len() as u64 <= pages;
         if !is_the_same_otherwise || !is_all_known || has_list || !is_worth_it {
             return None;
         }
         let since = ManifestHash::parse(&version.manifest)?;
         let origins = &dataset.spec.origins;
-        let starts = origins.iter().map(|origin| starts(Address::of(origin).ok()?, &status.notified_of));
+        let starts = origins.iter().map(|origin| starts(Address::of(origin).ok()?, told));
         let starts: Vec<Vec<String>> = starts.collect::<Option<_>>()?;
         // Told of nothing that is here: then of anything.
         starts.iter().any(|starts| !starts.is_empty()).then_some(Self { since, starts })
@@ -88,7 +89,8 @@ mod tests {
             "metadata": {"namespace": "ns", "name": "d", "generation": 1},
             "spec": {"origins": origins},
             "status": {
-                "observedGeneration": 1, "notifiedOf": notified_of,
+                "observedGeneration": 1, "notifiedAt": "2026-01-01T00:00:00.000000Z",
+                "notifiedOf": {"at": "2026-01-01T00:00:00.000000Z", "prefixes": notified_of},
                 "version": {
                     "manifest": ManifestHash([7; 32]).to_string(), "files": files, "bytes": 1, "size": "1 B",
                     "blocks": 1, "listedAt": "2026-01-01T00:00:00Z",
@@ -119,7 +121,8 @@ mod tests {
     fn all_is_listed_where_not_only_notices_ask_for_it_or_it_is_as_fast() {
         let told = || dataset(&["s3://b"], &["s3://b/1"], 2_000);
         assert!(Changes::of(&told()).is_some());
-        let changed: [fn(&mut Dataset); 6] = [
+        let changed: [fn(&mut Dataset); 7] = [
+            |d| d.status.as_mut().unwrap().notified_at = None,
             |d| d.metadata.generation = Some(2),
             |d| d.metadata.annotations = Some([(hearth_api::REFRESH.to_owned(), "1".to_owned())].into()),
             |d| d.status.as_mut().unwrap().version.as_mut().unwrap().files = 1_999,

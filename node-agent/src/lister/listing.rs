@@ -90,12 +90,14 @@ impl Taken {
         Self { builder, only, others }
     }
 
-    /// Takes what did not change from an encoding; whether that can be read.
+    /// Takes what did not change from an encoding; whether that can be read, and is not too much.
     fn keep(&mut self, before: &[u8], changes: &Changes) -> bool {
         let Ok(files) = EncodedFiles::open(before) else { return false };
         let mounts: Vec<String> = files.origins().iter().map(|origin| origin.mount.clone()).collect();
         for object in files {
-            let Ok(object) = object else { return false };
+            let Some(object) = object.ok().filter(|_| self.builder.len() < MOST_OBJECTS) else {
+                return false;
+            };
             let mount = mounts[usize::from(object.origin)].as_str();
             let path = object.path.strip_prefix(mount).unwrap_or(&object.path);
             if !changes.has(object.origin, path) {

@@ -114,7 +114,7 @@ impl Lister {
         let outcome = match self.unlisted(name, dataset).await {
             false => {
                 timer.stop_and_discard();
-                return Ending { written: None, succeeded: true, answered: None, whole: false };
+                return Ending { written: None, succeeded: true, answered: None, listed: None };
             }
             true => {
                 tokio::time::timeout(PATIENCE, self.list(name, dataset, extent)).await.unwrap_or_else(|_| {
@@ -136,7 +136,6 @@ impl Lister {
             None => "failed",
         };
         self.metrics.listings.with_label_values(&[label]).inc();
-        let whole = extent == Some(Extent::Whole);
         if let Err(failure) = &outcome {
             tracing::warn!(dataset = name, "the origin was not listed: {}", failure.message);
         }
@@ -156,16 +155,17 @@ impl Lister {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(dataset = name, "the status was not written: {error}");
-                return Ending { written: None, succeeded: false, answered, whole: false };
+                return Ending { written: None, succeeded: false, answered, listed: None };
             }
         };
+        let hash = outcome.ok().map(|listed| listed.hash);
         // Not before it is named: a version that nobody names is to be forgotten.
-        if let Ok(Listed { hash, .. }) = outcome
+        if let Some(hash) = hash
             && let Err(error) = self.manifests.adopted(hash, name).await
         {
             tracing::warn!(dataset = name, "the version is not in this node's inventory: {error}");
         }
-        Ending { written, succeeded: extent.is_some(), answered, whole }
+        Ending { written, succeeded: extent.is_some(), answered, listed: hash.zip(extent) }
     }
 
     /// Whether a Dataset is to be listed now. One that is never listed again only

@@ -4,6 +4,7 @@ use super::*;
 use crate::origin::s3::fake::{BUCKET, FakeS3};
 use crate::store::Store;
 use crate::testing::*;
+use hearth_api::NotifiedOf;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::Value;
 
@@ -141,8 +142,9 @@ async fn what_stores_have_told_of_is_listed_and_the_rest_is_as_it_was() {
     world.fake.faults.lock().objects.remove(&b"03/0003"[..]);
     let uri = |key: &str| format!("s3://{BUCKET}/{key}");
     let status = dataset.status.as_mut().unwrap();
-    status.notified_of = vec![uri("00/0000"), uri("01/")];
-    status.notified_at = Some(MicroTime(Timestamp::from_second(1).unwrap()));
+    let at = MicroTime(Timestamp::from_second(1).unwrap());
+    status.notified_of = Some(NotifiedOf { at: at.clone(), prefixes: vec![uri("00/0000"), uri("01/")] });
+    status.notified_at = Some(at.clone());
     let files = |dataset: &Dataset| -> Vec<String> {
         let version = dataset.status.as_ref().unwrap().version.as_ref().unwrap();
         let hash = ManifestHash::parse(&version.manifest).unwrap();
@@ -160,8 +162,8 @@ async fn what_stores_have_told_of_is_listed_and_the_rest_is_as_it_was() {
     assert_eq!((count("ok"), count("changes")), (1, 1));
 
     // Told of too much, all of it is listed: what nobody told of is found.
-    dataset.status.as_mut().unwrap().notified_of =
-        (0..9).map(|folder| uri(&format!("{folder:02}/"))).collect();
+    let prefixes = (0..9).map(|folder| uri(&format!("{folder:02}/"))).collect();
+    dataset.status.as_mut().unwrap().notified_of = Some(NotifiedOf { at, prefixes });
     assert!(world.list_extent(&mut dataset, Extent::Changes).await.0);
     expected.push("all/02/quiet 20".into());
     expected.retain(|file| file != "all/03/0003 1");

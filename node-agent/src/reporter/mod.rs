@@ -199,6 +199,7 @@ impl Shared {
         let fill = self.fill.borrow();
         NodeStatus {
             capacity_bytes: usage.capacity_bytes,
+            keeps_nothing: self.store.keeps_nothing(),
             used_bytes: usage.used_bytes,
             origin_bytes_per_second: fill.origin_bytes_per_second,
             troubles: fill.troubles.clone(),

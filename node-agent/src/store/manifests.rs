@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 
 /// Decoded manifests that stay in memory though nobody else uses them: so many.
 const KEPT: usize = 4;
-/// And those of so many bytes of encodings, some two million files, unless it is one alone.
-const KEPT_BYTES: u64 = 64 << 20;
+/// And those of so many bytes of encodings, some seven million files, unless it is one alone.
+const KEPT_BYTES: u64 = 256 << 20;
 
 /// An object and what it takes to find it in other manifests.
 #[derive(Clone, Debug)]
@@ -93,9 +93,6 @@ impl Scope {
 #[derive(Debug, Default)]
 pub(super) struct DecodedManifests {
     decoded: Mutex<Decoded>,
-    /// Held while one is decoded. Whoever waits for the same one finds it done, so that there is one
-    /// copy of it.
-    decoding: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -140,12 +137,15 @@ impl Decoded {
 pub(super) struct Manifests {
     disk: Arc<dyn Disk>,
     layout: Layout,
+    /// Held while one is decoded: whoever waits for the same one finds it done. Of this tier only: another's
+    /// disk may be slow.
+    decoding: Mutex<()>,
     common: Arc<DecodedManifests>,
 }
 
 impl Manifests {
     pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, common: Arc<DecodedManifests>) -> Self {
-        Self { disk, layout, common }
+        Self { disk, layout, decoding: Mutex::default(), common }
     }
 
     /// Checks the bytes and writes them, durably.
@@ -182,7 +182,7 @@ impl Manifests {
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
-        let _decoding = self.common.decoding.lock();
+        let _decoding = self.decoding.lock();
         if let Some(manifest) = self.in_use(hash) {
             return Ok(Some(manifest));
         }
@@ -202,6 +202,10 @@ impl Manifests {
             (None, DecodeError::WrongHash { found, .. }) => another(hash, &found),
             (None, _) => StoreError::Manifest { manifest: *hash, why: Arc::new(why) },
         })?);
+        // Another tier may have been as fast: there is one copy.
+        if let Some(manifest) = self.in_use(hash) {
+            return Ok(Some(manifest));
+        }
         self.common.decoded.lock().keep(*hash, &manifest, length);
         Ok(Some(manifest))
     }

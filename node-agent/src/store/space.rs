@@ -175,6 +175,11 @@ impl Space {
         self.capacity.map_or(possible, |capacity| bytes_of(capacity, facts).min(possible))
     }
 
+    /// Whether it is configured to keep nothing.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        matches!(self.capacity, Some(Size::Bytes(0) | Size::Percent(0)))
+    }
+
     pub(super) fn usage(&self) -> Result<Usage, StoreError> {
         let facts = self.facts()?;
         Ok(Usage {

@@ -157,6 +157,11 @@ impl Tier {
         self.engine.room_of_held(late)
     }
 
+    /// Whether it is configured to keep nothing.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.engine.shared.space.keeps_nothing()
+    }
+
     /// How full it is.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         self.engine.usage()

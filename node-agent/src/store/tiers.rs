@@ -334,6 +334,11 @@ impl Store {
         (holdings.into_values().collect(), Subscription::new(feed, several))
     }
 
+    /// Whether all its tiers are configured to keep nothing.
+    pub fn keeps_nothing(&self) -> bool {
+        self.0.tiers.iter().all(Tier::keeps_nothing)
+    }
+
     /// How full its tiers are that work, together.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let mut sum = Usage::default();

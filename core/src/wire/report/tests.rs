@@ -34,6 +34,7 @@ fn report() -> Report {
                 error: None,
             }],
             failed_files: vec![],
+            keeps_nothing: false,
         },
         orders_seen: 5,
         hold_millis: 2000,
@@ -93,10 +94,14 @@ fn files_that_failed_are_pinned_and_nobody_has_to_know_them() {
         count: 2,
         files: vec![FailedFile::new("train/a", "Gone", "it is no longer there")],
     };
-    let said = Report { status: NodeStatus { failed_files: vec![failed], ..report().status }, ..report() };
+    let status = NodeStatus { failed_files: vec![failed], ..report().status };
+    let mut said = Report { status, ..report() };
     let golden = include_str!("../golden/failed-files-4.hex").trim();
     assert_eq!(hex(&encode(&said)), golden);
     assert_eq!(decode_report(&unhex(golden)).unwrap(), said);
+    // Likewise what is said of a node that keeps nothing.
+    said.status.keeps_nothing = true;
+    assert_eq!(decode_report(&encode(&said)).unwrap(), said);
 }
 
 /// What both protocols can say.

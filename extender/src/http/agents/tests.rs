@@ -81,7 +81,7 @@ fn report_of(node: &str, sequence: u64, inventory: Inventory) -> Report {
         },
         sequence,
         inventory,
-        status: NodeStatus { capacity_bytes: 1 << 40, ..NodeStatus::default() },
+        status: NodeStatus::default(),
         orders_seen: 0,
         hold_millis: 0,
     }

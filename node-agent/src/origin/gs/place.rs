@@ -63,18 +63,16 @@ impl Place {
         );
         encode(&mut url, &self.prefix, false);
         encode(&mut url, start, false);
-        match begin {
-            Begin::Behind("") => {}
-            // At the path, if it is there: there is no way to say behind it.
-            Begin::Behind(path) => {
-                url.push_str("&startOffset=");
-                encode(&mut url, &self.prefix, false);
-                encode(&mut url, path, false);
-            }
-            Begin::Token(token) => {
-                url.push_str("&pageToken=");
-                encode(&mut url, token, false);
-            }
+        let (Begin::Behind(behind) | Begin::Token { behind, .. }) = begin;
+        // At the path, if it is there: there is no way to say behind it.
+        if !behind.is_empty() {
+            url.push_str("&startOffset=");
+            encode(&mut url, &self.prefix, false);
+            encode(&mut url, behind, false);
+        }
+        if let Begin::Token { token, .. } = begin {
+            url.push_str("&pageToken=");
+            encode(&mut url, token, false);
         }
         url
     }
@@ -97,7 +95,11 @@ mod tests {
         );
         let behind = place.listing("a", Begin::Behind("ab/c d"));
         assert!(behind.ends_with("&prefix=p%2F%2Fq%2Fa&startOffset=p%2F%2Fq%2Fab%2Fc%20d"), "{behind}");
-        assert!(place.listing("", Begin::Token("t/=")).ends_with("&prefix=p%2F%2Fq%2F&pageToken=t%2F%3D"));
+        assert!(
+            place
+                .listing("", Begin::Token { token: "t/=", behind: "" })
+                .ends_with("&prefix=p%2F%2Fq%2F&pageToken=t%2F%3D")
+        );
         let google = Place::new("b".into(), String::new(), None).unwrap();
         assert_eq!(google.name(), "bucket b at https://storage.googleapis.com");
     }

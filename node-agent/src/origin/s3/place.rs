@@ -96,7 +96,7 @@ impl Place {
                 encode(&mut url, &self.prefix, false);
                 encode(&mut url, path, false);
             }
-            Begin::Token(token) => {
+            Begin::Token { token, .. } => {
                 url.push_str("&continuation-token=");
                 encode(&mut url, token, false);
             }
@@ -142,7 +142,7 @@ mod tests {
         let place = Place::new("b", "p//q/".into(), Some(&options)).unwrap();
         assert_eq!(place.object("a//b c+é%/?#"), "http://h/b/a//b%20c%2B%C3%A9%25/%3F%23");
         assert_eq!(
-            place.listing("", Begin::Token("t/=")),
+            place.listing("", Begin::Token { token: "t/=", behind: "" }),
             "http://h/b?encoding-type=url&list-type=2&prefix=p%2F%2Fq%2F&continuation-token=t%2F%3D"
         );
     }

@@ -42,8 +42,8 @@ impl PageByPage {
 pub(in crate::origin) enum Begin<'a> {
     /// Behind a path below the prefix; at the beginning when it is empty.
     Behind(&'a str),
-    /// Where the page before says.
-    Token(&'a str),
+    /// Where the page before says, of what begins behind a path.
+    Token { token: &'a str, behind: &'a str },
 }
 
 /// A key as it is listed.
@@ -70,6 +70,8 @@ pub(in crate::origin) struct Page {
 /// Where one range of keys is.
 #[derive(Default)]
 struct Position {
+    /// The key behind which it begins.
+    behind: String,
     pages: Pages,
     token: Option<String>,
 }
@@ -89,19 +91,23 @@ pub(in crate::origin) async fn list<D: Dialect>(
     loop {
         while let Some(NextPage { range, after }) = ranges.next_page() {
             positions.resize_with(positions.len().max(range + 1), Position::default);
-            let after = after.unwrap_or_default();
-            let begin = match &positions[range].token {
-                Some(token) => Begin::Token(token),
-                None => Begin::Behind(&after),
+            let Position { behind, token, .. } = &mut positions[range];
+            if let Some(after) = after {
+                *behind = after;
+            }
+            let begin = match token {
+                Some(token) => Begin::Token { token, behind },
+                None => Begin::Behind(behind),
             };
             let url = url(begin);
-            under_way.push(async move { (range, after, origin.page(LONGEST_PAGE, &url).await) });
+            under_way.push(async move { (range, origin.page(LONGEST_PAGE, &url).await) });
         }
-        let Some((range, after, body)) = under_way.next().await else { return Ok(()) };
+        let Some((range, body)) = under_way.next().await else { return Ok(()) };
         let (_, body) = body?;
         let Page { mut keys, is_empty, next } = parse(&body)?;
         // Some stores begin at a key, and not behind it.
-        if keys.first().is_some_and(|key| !after.is_empty() && key.path.as_ref() == Ok(&after)) {
+        let behind = &positions[range].behind;
+        if keys.first().is_some_and(|key| !behind.is_empty() && key.path.as_ref() == Ok(behind)) {
             keys.remove(0);
         }
         let readable: Vec<&str> = keys.iter().filter_map(|key| key.path.as_deref().ok()).collect();
@@ -114,7 +120,7 @@ pub(in crate::origin) async fn list<D: Dialect>(
         let is_all = numbers.end == readable.len();
         take(&keys, &numbers, sink)?;
         if let Some(next) = next.filter(|_| is_all) {
-            let Position { pages, token } = &mut positions[range];
+            let Position { pages, token, .. } = &mut positions[range];
             *token = Some(pages.next(&name, is_empty, next)?);
         }
     }
