@@ -270,7 +270,7 @@ mod tests {
         index.set_warmup("w", WarmupFacts { dataset: name(), ..facts(Some(2), false) });
         index.set_warmup("list", WarmupFacts { dataset: name(), selection: None, ..facts(None, false) });
         let chosen = |index: &ClusterIndex, uid: &str| -> BTreeSet<String> {
-            index.warmups[uid].chosen.iter().map(|node| node.to_string()).collect()
+            index.warmups[uid].chosen.iter().map(ToString::to_string).collect()
         };
         let first = chosen(&index, "w");
         let full = first.iter().next().unwrap().clone();

@@ -58,9 +58,7 @@ fn starts(address: Address, uris: &[String]) -> Option<Vec<String>> {
     let Address::S3(place) = address else { return Some(Vec::new()) };
     let mut starts = Vec::new();
     for uri in uris {
-        let Some((bucket, key)) = uri.strip_prefix("s3://").and_then(|uri| uri.split_once('/')) else {
-            return None;
-        };
+        let (bucket, key) = uri.strip_prefix("s3://").and_then(|uri| uri.split_once('/'))?;
         if bucket != place.name {
             continue;
         }

@@ -199,7 +199,7 @@ impl Manifests {
         let decoded = Manifest::decode_named_from(*hash, contents, length_here);
         let manifest = Arc::new(decoded.map_err(|why| match (why.io_error(), &why) {
             (Some(error), _) => failed(error),
-            (None, DecodeError::WrongHash { found, .. }) => another(hash, &found),
+            (None, DecodeError::WrongHash { found, .. }) => another(hash, found),
             (None, _) => StoreError::Manifest { manifest: *hash, why: Arc::new(why) },
         })?);
         // Another tier may have been as fast: there is one copy.
