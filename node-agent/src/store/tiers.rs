@@ -260,7 +260,7 @@ impl Store {
     /// Writes the `block`-th block of a file of a manifest that is adopted in that tier. Done
     /// when it is durable and in the inventory; writing what is held there changes nothing.
     ///
-    /// Hold a [`Reservation`] of its bytes there until then: this does not look at capacity.
+    /// Hold a [`Reservation`](super::Reservation) of its bytes there until then: this does not look at capacity.
     /// A write whose future is dropped may still happen.
     pub async fn write_block(
         &self,
