@@ -72,35 +72,46 @@ impl Notices {
                 () = shutdown.cancelled() => break,
             }
             let told = self.told.lock().as_mut().map(std::mem::take);
-            self.write_all(&client, told.unwrap_or_default()).await;
+            for (uid, places) in self.write_all(&client, told.unwrap_or_default()).await {
+                if let Some(waiting) = &mut *self.told.lock() {
+                    add(waiting, Told::from([(uid, places)]));
+                    self.changed.notify_one();
+                }
+            }
             tokio::select! {
                 () = tokio::time::sleep(GAP) => {}
                 () = shutdown.cancelled() => break,
             }
         }
         let told = self.told.lock().take();
-        self.write_all(&client, told.unwrap_or_default()).await;
+        // What others wrote meanwhile is not waited for any more: then all is to be listed.
+        for uid in self.write_all(&client, told.unwrap_or_default()).await.into_keys() {
+            let Some(dataset) = self.known.dataset(&uid) else { continue };
+            if let Err(why) = write(&client, &dataset, None, None).await {
+                tracing::warn!(dataset = %name_of(&dataset), "a store's notice is lost: {why}");
+            }
+        }
         Ok(())
     }
 
-    async fn write_all(&self, client: &kube::Client, told: Told) {
+    /// What could not be written now.
+    async fn write_all(&self, client: &kube::Client, told: Told) -> Told {
         let writes = stream::iter(told).map(|(uid, places)| async move {
             // Gone, or made again and so listed anyway.
-            let Some(dataset) = self.known.dataset(&uid) else { return };
-            match write(client, &dataset, &places).await {
-                Ok(_) | Err(Answer::Code(404, _)) => return,
+            let dataset = self.known.dataset(&uid)?;
+            // Nothing may be lost that another replica writes, nor a listing that ends meanwhile.
+            let version = dataset.resource_version();
+            match write(client, &dataset, notified_of(&dataset, &places), version).await {
+                Ok(_) | Err(Answer::Code(404, _)) => return None,
                 // Somebody else wrote meanwhile: the watch brings it.
                 Err(Answer::Code(409, _)) => {}
                 Err(why) => {
                     tracing::warn!(dataset = %name_of(&dataset), "a store's notice was not written: {why}");
                 }
             }
-            if let Some(waiting) = &mut *self.told.lock() {
-                add(waiting, Told::from([(uid, places)]));
-                self.changed.notify_one();
-            }
+            Some((uid, places))
         });
-        writes.buffer_unordered(WRITES).collect::<()>().await;
+        writes.buffer_unordered(WRITES).filter_map(std::future::ready).collect().await
     }
 }
 
@@ -138,18 +149,23 @@ fn notified_of(dataset: &Dataset, places: &BTreeSet<String>) -> Option<BTreeSet<
     }
 }
 
+/// Writes that what begins with one of `prefixes` has changed, or anything when there are none; of no other `version`
+/// of the Dataset, if it matters.
 async fn write(
     client: &kube::Client,
     dataset: &Dataset,
-    places: &BTreeSet<String>,
+    prefixes: Option<BTreeSet<String>>,
+    version: Option<String>,
 ) -> Result<Dataset, Answer> {
     let api: Api<Dataset> = Api::namespaced(client.clone(), &dataset.namespace().unwrap_or_default());
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let now = MicroTime(Timestamp::now());
-    let prefixes = notified_of(dataset, places);
+    let mut metadata = json!({"uid": dataset.uid()});
+    if let Some(version) = version {
+        metadata["resourceVersion"] = version.into();
+    }
     let patch = Patch::Merge(json!({
-        // Nothing may be lost that another replica writes, nor a listing that ends meanwhile.
-        "metadata": {"uid": dataset.uid(), "resourceVersion": dataset.resource_version()},
+        "metadata": metadata,
         "status": {
             "notifiedAt": now,
             "notifiedOf": prefixes.map(|prefixes| json!({"at": now, "prefixes": prefixes})),
