@@ -81,6 +81,7 @@ struct StoreMetrics {
     manifests_lost: IntCounter,
     index_rebuilds: IntCounter,
     index_reopens: IntCounter,
+    syncs: IntCounter,
     commits: IntCounter,
     commits_failed: IntCounter,
     orphans_removed: IntCounter,
@@ -242,6 +243,7 @@ impl Metrics {
             (&store.manifests_lost, &stats.manifests_lost),
             (&store.index_rebuilds, &stats.index_rebuilds),
             (&store.index_reopens, &stats.index_reopens),
+            (&store.syncs, &stats.syncs),
             (&store.commits, &stats.commits),
             (&store.commits_failed, &stats.commits_failed),
             (&store.orphans_removed, &stats.orphans_removed),
@@ -285,6 +287,10 @@ impl StoreMetrics {
             index_reopens: make.counter(
                 "store_index_reopens_total",
                 "Times that the index was opened again after an error.",
+            )?,
+            syncs: make.counter(
+                "store_syncs_total",
+                "Times that the cache's file system was synced, for small objects.",
             )?,
             commits: make.counter("store_commits_total", "Durable commits of the index.")?,
             commits_failed: make

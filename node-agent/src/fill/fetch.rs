@@ -8,7 +8,7 @@ use super::room::{MakeRoom, NoRoom, Visitor};
 use super::source::{FillError, Source};
 use crate::blocks::Blocks;
 use crate::metrics::Metrics;
-use crate::origin::{OriginError, Retries, Urgency, Wanted};
+use crate::origin::{Origin, OriginError, Urgency, Wanted};
 use crate::store::{Reservation, Store, StoreError};
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, ready};
@@ -29,7 +29,6 @@ const PAGE: u64 = 4096;
 /// What all fetches share.
 pub(super) struct Fetcher {
     pub(super) store: Store,
-    pub(super) retries: Arc<Retries>,
     pub(super) metrics: Arc<Metrics>,
     /// Who waits for blocks.
     pub(super) demands: Demands,
@@ -173,10 +172,11 @@ impl Fetcher {
 impl Fetch<'_> {
     /// Reads all blocks of the run, trying again from where it came to.
     async fn read(&mut self) -> Result<(), FillError> {
-        let mut pauses = self.fetcher.retries.begin();
+        let origin = self.source.origin(self.file.origin)?;
+        let mut pauses = origin.retries().begin();
         loop {
             let before = self.next;
-            let error = match self.read_once().await {
+            let error = match self.read_once(origin.as_ref()).await {
                 Err(FillError::Origin(error)) => error,
                 other => return other,
             };
@@ -189,8 +189,7 @@ impl Fetch<'_> {
         }
     }
 
-    async fn read_once(&mut self) -> Result<(), FillError> {
-        let origin = self.source.origin(self.file.origin)?;
+    async fn read_once(&mut self, origin: &dyn Origin) -> Result<(), FillError> {
         // Before the memory: whoever has some must get on without waiting for who waits for some.
         let _turn = match self.urgency {
             Urgency::Reader => origin.turn(Urgency::Reader).await,

@@ -129,7 +129,6 @@ impl Fill {
         let (status, receiver) = watch::channel(FillStatus::default());
         let fetcher = Fetcher {
             store: store.clone(),
-            retries: origins.retries().clone(),
             metrics: metrics.clone(),
             demands: demands.clone(),
             blocks,

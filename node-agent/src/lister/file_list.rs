@@ -2,7 +2,7 @@
 
 use super::listing::Open;
 use super::unpack::{self, UnpackError};
-use crate::origin::{Found, Origin, OriginError, Retries, Urgency, Wanted, shown};
+use crate::origin::{Found, Origin, OriginError, Urgency, Wanted, shown};
 use futures::TryStreamExt;
 use hearth_api::{ConfigMapKey, Dataset, FileListSource};
 use hearth_core::file_list::FileList;
@@ -16,7 +16,6 @@ const LONGEST_PACKED: u64 = 256 << 20;
 
 /// The files that the dataset is of, when it names a list of them.
 pub(super) async fn load(
-    retries: &Retries,
     client: &kube::Client,
     dataset: &Dataset,
     origins: &[Open],
@@ -32,7 +31,7 @@ pub(super) async fn load(
             (at, bytes)
         }
         FileListSource { config_map: None, path: Some(path) } => {
-            let bytes = retries.run(|| of_origin(origins, path.trim_start_matches('/'))).await?;
+            let bytes = of_origin(origins, path.trim_start_matches('/')).await?;
             (format!("the file {}", shown(path)), bytes)
         }
         _ => {
@@ -83,8 +82,17 @@ async fn of_config_map(
 async fn of_origin(origins: &[Open], path: &str) -> Result<Vec<u8>, OriginError> {
     for Open { origin, named } in origins {
         let Some(below) = path.strip_prefix(named.mount.as_str()) else { continue };
-        let Some(found) = origin.find(below).await? else { continue };
-        return read(origin.as_ref(), &format!("{}{below}", named.key_prefix), &found).await;
+        let key = format!("{}{below}", named.key_prefix);
+        // Found again each time: it may be another by then.
+        let read = || async {
+            match origin.find(below).await? {
+                Some(found) => read(origin.as_ref(), &key, &found).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        if let Some(bytes) = origin.retries().run(read).await? {
+            return Ok(bytes);
+        }
     }
     Err(OriginError::NotFound(format!(
         "spec.files.list: no origin of the dataset has the file {}",

@@ -142,7 +142,7 @@ pub(crate) async fn list(
     dataset.refresh_interval().map_err(|error| refused(&error))?;
     dataset.quota_bytes().map_err(|error| refused(&error))?;
     let opened = open(origins, dataset).await?;
-    let only = file_list::load(origins.retries(), client, dataset, &opened).await?;
+    let only = file_list::load(client, dataset, &opened).await?;
     let taken = Mutex::new(Taken::of(dataset, &opened, only));
     // All at once: they are other stores, or other parts of one.
     let lists = (0_u16..).zip(&opened).map(|(index, Open { origin, named })| {

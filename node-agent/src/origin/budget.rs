@@ -1,7 +1,7 @@
 //! Keeps what this node asks of an origin within what its Dataset allows.
 
 use super::connection::Limits;
-use super::{ByteStream, OriginError, Turn, Urgency};
+use super::{ByteStream, OriginError, Retries, RetryConfig, Turn, Urgency};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -21,6 +21,8 @@ const OF_ONE_REQUEST: u32 = 4 << 20;
 
 /// What may still be asked of one origin.
 pub(super) struct Budget {
+    /// Again.
+    pub(super) retries: Retries,
     at_once: Option<Arc<Semaphore>>,
     /// Where requests stand that nobody waits for: only the first of them is among the others.
     background: tokio::sync::Mutex<()>,
@@ -31,13 +33,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: Limits, retry: RetryConfig) -> Self {
         let per_second = |rate: NonZeroU32, burst: NonZeroU32| {
             RateLimiter::direct(Quota::per_second(rate).allow_burst(burst))
         };
         let by_rate = limits.bytes_per_second.map(|rate| (rate.get() / OF_ONE_REQUEST).max(1) as usize);
         let by_count = limits.at_once.map(|count| count.get() as usize);
         Self {
+            retries: Retries::new(retry),
             most: by_rate.into_iter().chain(by_count).min().unwrap_or(usize::MAX),
             at_once: limits.at_once.map(|count| Arc::new(Semaphore::new(count.get() as usize))),
             background: tokio::sync::Mutex::default(),
@@ -112,18 +115,23 @@ impl fmt::Debug for Budget {
 
 /// The budgets in use, by the origin's canonical URI and what is allowed: all that read one origin
 /// under the same limits share them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Budgets {
+    retry: RetryConfig,
     known: Mutex<HashMap<(String, Limits), Weak<Budget>>>,
 }
 
 impl Budgets {
+    pub(super) fn new(retry: RetryConfig) -> Self {
+        Self { retry, known: Mutex::default() }
+    }
+
     pub(super) fn of(&self, uri: String, limits: Limits) -> Arc<Budget> {
         let mut known = self.known.lock();
         known.retain(|_, budget| budget.strong_count() > 0);
         let entry = known.entry((uri, limits)).or_default();
         entry.upgrade().unwrap_or_else(|| {
-            let budget = Arc::new(Budget::new(limits));
+            let budget = Arc::new(Budget::new(limits, self.retry.clone()));
             *entry = Arc::downgrade(&budget);
             budget
         })
@@ -135,9 +143,13 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
+    fn budget(limits: Limits) -> Budget {
+        Budget::new(limits, RetryConfig::default())
+    }
+
     #[tokio::test]
     async fn who_shares_an_origin_shares_its_budget() {
-        let budgets = Budgets::default();
+        let budgets = Budgets::new(RetryConfig::default());
         let limits = Limits { at_once: NonZeroU32::new(2), ..Limits::default() };
         let (a, b) = (budgets.of("s3://a".into(), limits), budgets.of("s3://a".into(), limits));
         let turn = |budget: &Budget| budget.turn(Urgency::Background).now_or_never();
@@ -149,9 +161,19 @@ mod tests {
         assert!(turn(&budgets.of("s3://a".into(), Limits::default())).is_some());
     }
 
+    #[test]
+    fn an_origin_in_trouble_takes_no_retries_of_another() {
+        let budgets = Budgets::new(RetryConfig { attempts: 1, budget: 0.0 });
+        let (bad, good) =
+            (budgets.of("s3://a".into(), Limits::default()), budgets.of("s3://b".into(), Limits::default()));
+        let down = OriginError::Unavailable("down".to_owned());
+        while bad.retries.begin().after(&down).is_some() {}
+        assert!(good.retries.begin().after(&down).is_some());
+    }
+
     #[tokio::test]
     async fn whoever_waits_goes_before_all_but_one_that_nobody_waits_for() {
-        let budget = Budget::new(Limits { at_once: NonZeroU32::new(1), ..Limits::default() });
+        let budget = budget(Limits { at_once: NonZeroU32::new(1), ..Limits::default() });
         let mut held = budget.turn(Urgency::Background).await;
         let waiting = |urgency| {
             let mut turn = Box::pin(budget.turn(urgency));
@@ -177,11 +199,11 @@ mod tests {
             bytes_per_second: NonZeroU32::new(1),
             ..Limits::default()
         };
-        let budget = Budget::new(limits);
-        assert!(budget.request().now_or_never().is_some());
-        assert!(budget.request().now_or_never().is_none());
-        assert!(budget.came(1).now_or_never().is_some());
-        assert!(budget.came(2).now_or_never().is_none());
-        assert!(Budget::new(Limits::default()).came(usize::MAX).now_or_never().is_some());
+        let limited = budget(limits);
+        assert!(limited.request().now_or_never().is_some());
+        assert!(limited.request().now_or_never().is_none());
+        assert!(limited.came(1).now_or_never().is_some());
+        assert!(limited.came(2).now_or_never().is_none());
+        assert!(budget(Limits::default()).came(usize::MAX).now_or_never().is_some());
     }
 }

@@ -4,7 +4,7 @@
 //! following links, so that nobody who may write there can lead the agent out.
 
 use super::error::shown;
-use super::{ByteStream, Found, Origin, OriginError, Sink, Wanted};
+use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Wanted};
 use crate::metrics::Metrics;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
@@ -119,6 +119,7 @@ pub(super) struct FileOrigin {
     directory: PathBuf,
     root: Arc<OwnedFd>,
     threads: Threads,
+    retries: Retries,
     metrics: Arc<Metrics>,
 }
 
@@ -127,6 +128,7 @@ impl FileOrigin {
         roots: &AllowedRoots,
         directory: PathBuf,
         threads: Threads,
+        retries: Retries,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OriginError> {
         let (root, below) = roots.allow(&directory)?;
@@ -142,11 +144,15 @@ impl FileOrigin {
             openat2(&root, &below, flags, Mode::empty(), BENEATH).map_err(failed)
         };
         let opened = threads.run(work).await?;
-        Ok(Self { directory, root: Arc::new(opened), threads, metrics })
+        Ok(Self { directory, root: Arc::new(opened), threads, retries, metrics })
     }
 }
 
 impl Origin for FileOrigin {
+    fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {
         let (root, directory) = (self.root.clone(), self.directory.clone());
         async move {

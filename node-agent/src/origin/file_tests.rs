@@ -1,6 +1,7 @@
 //! What is particular to directories; the rest is in the conformance suite.
 
 use super::*;
+use crate::origin::RetryConfig;
 use crate::origin::conformance::{self, Collected, Fixture, read};
 use std::os::unix::fs::symlink;
 
@@ -17,8 +18,14 @@ impl Directory {
 
     async fn open_below(&self, roots: Vec<PathBuf>, below: &str) -> Result<FileOrigin, OriginError> {
         let metrics = Arc::new(Metrics::new().unwrap());
-        FileOrigin::open(&AllowedRoots::new(roots), self.path().join(below), Threads::default(), metrics)
-            .await
+        FileOrigin::open(
+            &AllowedRoots::new(roots),
+            self.path().join(below),
+            Threads::default(),
+            Retries::new(RetryConfig::default()),
+            metrics,
+        )
+        .await
     }
 }
 

@@ -126,6 +126,9 @@ pub trait Origin: Send + Sync + fmt::Debug {
     /// The object of this path below the origin's prefix; `None` when there is none.
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>>;
 
+    /// Whether and when what has failed is tried again.
+    fn retries(&self) -> &Retries;
+
     /// Waits until one more request for bytes may be under way; one that a reader waits for goes
     /// before others. Whoever gets bytes takes a turn first, before anything that others need to
     /// end theirs.
@@ -169,7 +172,7 @@ pub struct Origins {
     secrets: Secrets,
     federation: Arc<Federation>,
     platform: PlatformIdentity,
-    retries: Arc<Retries>,
+    retry: RetryConfig,
     metrics: Arc<Metrics>,
 }
 
@@ -188,7 +191,7 @@ impl Origins {
             timeout: config.read_timeout,
             clients,
             clusters: hdfs::Clusters::default(),
-            budgets: Budgets::default(),
+            budgets: Budgets::new(config.retry.clone()),
             allowed,
             proxies: AllowedHosts::new(config.allowed_proxies.clone()),
             page_by_page: PageByPage::default(),
@@ -196,14 +199,9 @@ impl Origins {
             secrets,
             federation: Arc::new(federation),
             platform: PlatformIdentity::of(config),
-            retries: Arc::new(Retries::new(config.retry.clone())),
+            retry: config.retry.clone(),
             metrics,
         })
-    }
-
-    /// The policy by which requests are tried again.
-    pub fn retries(&self) -> &Arc<Retries> {
-        &self.retries
     }
 
     /// Opens the origin that a Dataset of `namespace` names.
@@ -255,8 +253,7 @@ impl Origins {
                 let options = spec.options.as_ref();
                 let timeout = Connection::of(options)?.timeout.unwrap_or(self.timeout);
                 let budget = self.budgets.of(uri, Limits::of(options)?);
-                let (retries, metrics) = (self.retries.clone(), self.metrics.clone());
-                let origin = hdfs::Hdfs::open(place, &self.clusters, timeout, budget, retries, metrics)?;
+                let origin = hdfs::Hdfs::open(place, &self.clusters, timeout, budget, self.metrics.clone())?;
                 Ok(Arc::new(origin))
             }
             Address::File { directory } => Ok(Arc::new(
@@ -264,6 +261,7 @@ impl Origins {
                     &self.allowed.roots,
                     directory,
                     self.threads.clone(),
+                    Retries::new(self.retry.clone()),
                     self.metrics.clone(),
                 )
                 .await?,
@@ -290,6 +288,6 @@ impl Origins {
         }
         let client = self.clients.of(Connection::of(options)?)?;
         let budget = self.budgets.of(uri, Limits::of(options)?);
-        Ok(Arc::new(Web::new(client, dialect, budget, self.retries.clone(), self.metrics.clone())))
+        Ok(Arc::new(Web::new(client, dialect, budget, self.metrics.clone())))
     }
 }

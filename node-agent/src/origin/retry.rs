@@ -1,7 +1,7 @@
 //! When a request to an origin is tried again: the one policy of the agent.
 //!
-//! Each request has its own few tries with growing, jittered pauses. All requests
-//! together have a budget: a retry costs one token, a request earns a fraction of
+//! Each request has its own few tries with growing, jittered pauses. All requests to one
+//! origin together have a budget: a retry costs one token, a request earns a fraction of
 //! one, so that an origin in trouble gets little more than its ordinary load.
 
 use super::OriginError;
@@ -24,7 +24,7 @@ const BURST: f64 = 100.0;
 pub struct RetryConfig {
     /// How often one request is tried again before its failure counts, 0 to 20.
     pub attempts: usize,
-    /// Retries of all requests together as a share of the requests, 0.0 to 1.0.
+    /// Retries of all requests to an origin as a share of these, 0.0 to 1.0.
     pub budget: f64,
 }
 
@@ -34,7 +34,7 @@ impl Default for RetryConfig {
     }
 }
 
-/// The policy with what is left of the budget.
+/// The policy with what is left of an origin's budget.
 #[derive(Debug)]
 pub struct Retries {
     config: RetryConfig,

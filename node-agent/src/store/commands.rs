@@ -15,13 +15,13 @@ pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It is durable and in the inventory.
-    Durable,
+    /// It is in the inventory.
+    Kept,
     /// The object's file was given up meanwhile: write again.
     Void,
 }
 
-/// A block whose bytes are durable already.
+/// A block whose bytes are written already.
 pub(super) struct Write {
     pub(super) object: Arc<Object>,
     /// The manifest by which it was written.
@@ -29,6 +29,8 @@ pub(super) struct Write {
     pub(super) block: u64,
     pub(super) length: u64,
     pub(super) sum: u32,
+    /// They are not synced: that is noted.
+    pub(super) unsynced: bool,
     pub(super) pass: Pass,
     pub(super) reply: Reply<Written>,
 }
@@ -85,6 +87,8 @@ pub(super) enum ManifestCommand {
     Collect { objects: Vec<ObjectId>, seen: Vec<ManifestHash>, reply: Reply<bool> },
     /// No object is there without a manifest.
     Collected { reply: Reply<()> },
+    /// What was noted up to that number is synced.
+    Synced { upto: u64, reply: Reply<()> },
     /// Answers once memory says what the index says.
     Settle { reply: Reply<()> },
 }

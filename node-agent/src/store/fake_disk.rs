@@ -89,6 +89,7 @@ struct World {
     fuse: Option<u64>,
     capacity: Option<u64>,
     fail_object_syncs: bool,
+    lose_unsynced: bool,
     fails: bool,
     inodes: Vec<Inode>,
     entries: BTreeMap<PathBuf, usize>,
@@ -212,12 +213,19 @@ impl FakeDisk {
         self.0.lock().fail_object_syncs = fail;
     }
 
+    /// The next sync of all fails, and what was to be synced of objects is lost.
+    pub(super) fn lose_unsynced(&self) {
+        self.0.lock().lose_unsynced = true;
+    }
+
     /// Changes one byte of a file behind everybody's back.
     pub(super) fn flip(&self, path: &Path, offset: usize) {
         let mut world = self.0.lock();
         let inode = world.entries[path];
         world.inodes[inode].live[offset] ^= 0x55;
-        world.inodes[inode].durable[offset] ^= 0x55;
+        if let Some(byte) = world.inodes[inode].durable.get_mut(offset) {
+            *byte ^= 0x55;
+        }
     }
 
     /// Removes a file behind everybody's back.
@@ -240,6 +248,10 @@ impl FakeDisk {
     pub(super) fn files_below(&self, path: &Path) -> BTreeSet<PathBuf> {
         self.0.lock().entries.keys().filter(|entry| entry.starts_with(path)).cloned().collect()
     }
+}
+
+fn is_object(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "objects")
 }
 
 #[derive(Debug)]
@@ -331,8 +343,7 @@ impl Drop for FakeLock {
 
 impl FakeDisk {
     fn handle(&self, world: &World, path: &Path, inode: usize) -> Arc<dyn DiskFile> {
-        let is_object = path.components().any(|part| part.as_os_str() == "objects");
-        Arc::new(FakeFile { disk: self.clone(), epoch: world.epoch, inode, is_object })
+        Arc::new(FakeFile { disk: self.clone(), epoch: world.epoch, inode, is_object: is_object(path) })
     }
 }
 
@@ -377,6 +388,26 @@ impl Disk for FakeDisk {
             }
             !is_here
         });
+        Ok(())
+    }
+
+    fn sync_all(&self, _: &Path) -> io::Result<()> {
+        let mut world = self.changing()?;
+        let World { inodes, entries, durable_entries, unsynced_entries, lose_unsynced, .. } = &mut *world;
+        if std::mem::take(lose_unsynced) {
+            for inode in entries.iter().filter(|(path, _)| is_object(path)).map(|(_, inode)| *inode) {
+                let inode = &mut inodes[inode];
+                inode.unsynced.clear();
+                inode.live.clone_from(&inode.durable);
+            }
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        for inode in inodes {
+            for change in std::mem::take(&mut inode.unsynced) {
+                apply(&mut inode.durable, &change);
+            }
+        }
+        unsynced_entries.drain(..).for_each(|change| change.apply(durable_entries));
         Ok(())
     }
 

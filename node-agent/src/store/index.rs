@@ -26,6 +26,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, &ObjectKey, &[u8]> = TableDefinition::new("objects");
 const HOLDINGS: TableDefinition<'_, &HoldingKey, &[u8]> = TableDefinition::new("holdings");
 const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
+const UNSYNCED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("unsynced");
 
 /// Names in the `meta` table.
 pub(super) mod meta {
@@ -80,6 +81,12 @@ pub(super) struct Loaded {
     /// Manifests whose own row, or one of whose holdings rows, is damaged.
     pub(super) damaged_manifests: BTreeSet<ManifestHash>,
     pub(super) damaged_holdings: BTreeSet<ManifestHash>,
+    /// Objects that may not be on the disk as they were written.
+    pub(super) unsynced: BTreeSet<ObjectId>,
+    /// The number of the last note of such.
+    pub(super) last_unsynced: u64,
+    /// Notes that cannot be read.
+    pub(super) damaged_notes: usize,
 }
 
 /// Why an index cannot be opened.
@@ -154,6 +161,7 @@ impl Index {
                     objects: transaction.open_table(OBJECTS)?,
                     holdings: transaction.open_table(HOLDINGS)?,
                     manifests: transaction.open_table(MANIFESTS)?,
+                    unsynced: transaction.open_table(UNSYNCED)?,
                 };
                 work(&mut tables)?
             };
@@ -225,6 +233,19 @@ impl Index {
         })
     }
 
+    /// Objects that are noted as not synced.
+    pub(super) fn unsynced(&self) -> Result<Vec<ObjectId>, StoreError> {
+        self.read(|transaction| {
+            let mut found = Vec::new();
+            for row in transaction.open_table(UNSYNCED)?.iter()? {
+                let (number, row) = row?;
+                // A damaged one says nothing.
+                found.extend(rows::decode_unsynced(number.value(), row.value()).unwrap_or_default());
+            }
+            Ok(found)
+        })
+    }
+
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
         let slot = self.database.read();
         let database = slot.as_ref().ok_or_else(closed)?;
@@ -246,6 +267,7 @@ pub(super) struct Tables<'t> {
     objects: Table<'t, &'static ObjectKey, &'static [u8]>,
     holdings: Table<'t, &'static HoldingKey, &'static [u8]>,
     manifests: Table<'t, &'static [u8; 32], &'static [u8]>,
+    unsynced: Table<'t, u64, &'static [u8]>,
 }
 
 impl Tables<'_> {
@@ -315,6 +337,18 @@ impl Tables<'_> {
         Ok(())
     }
 
+    /// Notes objects that were written and not synced, under a new number.
+    pub(super) fn note_unsynced(&mut self, number: u64, objects: &[ObjectId]) -> Result<(), Fault> {
+        self.unsynced.insert(number, rows::encode_unsynced(number, objects).as_slice())?;
+        Ok(())
+    }
+
+    /// All up to that number is synced.
+    pub(super) fn forget_unsynced(&mut self, upto: u64) -> Result<(), Fault> {
+        self.unsynced.retain_in(..=upto, |_, _| false)?;
+        Ok(())
+    }
+
     pub(super) fn remove_manifest(&mut self, hash: &ManifestHash) -> Result<(), Fault> {
         self.manifests.remove(&hash.0)?;
         Ok(())
@@ -371,6 +405,19 @@ fn load(database: &Database) -> Result<Loaded, Fault> {
         match rows::decode_holding(key.value(), row.value()) {
             Ok(blocks) => *loaded.holdings.entry(hash).or_default() |= blocks,
             Err(DamagedRow) => _ = loaded.damaged_holdings.insert(hash),
+        }
+    }
+    let unsynced = match transaction.open_table(UNSYNCED) {
+        // An index from before there were any.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(loaded),
+        other => other?,
+    };
+    for row in unsynced.iter()? {
+        let (number, row) = row?;
+        loaded.last_unsynced = number.value();
+        match rows::decode_unsynced(number.value(), row.value()) {
+            Ok(objects) => loaded.unsynced.extend(objects),
+            Err(DamagedRow) => loaded.damaged_notes += 1,
         }
     }
     Ok(loaded)

@@ -13,9 +13,11 @@
 //!
 //! # What may be relied on
 //!
-//! - Order: bytes, then directory entries, then the index, each durable before
-//!   the next; a block is visible in the inventory after that. So what was once
-//!   published is there after a power cut, and nothing else is claimed.
+//! - Order: bytes, then directory entries, then the index; a block is visible in the inventory
+//!   when the index has it, durably. Of objects of several blocks each step is durable before the
+//!   next. Those of one block are synced together, seconds later: until then the index says so,
+//!   and what a power cut leaves of them is read before it is claimed again. So what is claimed
+//!   is there, and a power cut costs what was fetched in its last seconds at most.
 //! - An object that several known manifests list is stored once and counts in all.
 //! - A block read from here passed its checksum at that moment. One that does not
 //!   pass is dropped from the inventory and can be written again.
@@ -44,6 +46,7 @@ mod inventory;
 mod layout;
 mod manifests;
 mod opening;
+mod reading;
 mod real_disk;
 mod retire;
 mod rows;
@@ -56,6 +59,8 @@ mod sweep;
 mod tests;
 mod tier;
 mod tiers;
+mod unsynced;
+mod writing;
 
 pub use error::StoreError;
 pub use evict::{BlockSets, Evicted};

@@ -12,6 +12,7 @@ use super::manifests::Manifests;
 use super::rows::{FORMAT, ManifestRow, ManifestState};
 use super::space::Space;
 use super::stats::{StoreStats, count};
+use super::unsynced::{Torn, Unsynced};
 use super::{StoreConfig, StoreIdentity};
 use hearth_core::manifest::ManifestHash;
 use std::collections::HashSet;
@@ -42,7 +43,7 @@ pub(super) fn open(
     make_directories(disk.as_ref(), &layout)?;
 
     let stats = Arc::clone(&common.stats);
-    let (index, loaded) = open_index(&disk, &layout, &stats)?;
+    let (index, mut loaded) = open_index(&disk, &layout, &stats)?;
     let uuid = match loaded.uuid {
         Some(uuid) => uuid,
         None => disk.random().map_err(|error| StoreError::io(root, error))?,
@@ -59,14 +60,19 @@ pub(super) fn open(
         tracing::warn!(manifest = %hash, "a manifest is lost, and is forgotten with its holdings");
     }
     count(&stats.manifests_lost, lost.len() as u64);
-    count(&stats.rows_damaged, (loaded.damaged_manifests.len() + loaded.damaged_holdings.len()) as u64);
+    let damaged_rows = loaded.damaged_manifests.len() + loaded.damaged_holdings.len() + loaded.damaged_notes;
+    count(&stats.rows_damaged, damaged_rows as u64);
+    let manifests = Manifests::new(Arc::clone(&disk), layout.clone(), Arc::clone(&common.decoded));
+    let torn = Torn::find(disk.as_ref(), &layout, &index, &manifests, &loaded)?;
+    torn.tell(&layout, &stats);
     let is_damaged = |hash: &ManifestHash| loaded.damaged_holdings.contains(hash);
     let collect = loaded.collect || !lost.is_empty();
-    index.write(|tables| {
+    let used = index.write(|tables| {
+        let used = torn.take(tables, loaded.used)?;
         tables.put_meta(meta::FORMAT, &FORMAT.to_le_bytes())?;
         tables.put_meta(meta::UUID, identity.uuid.as_bytes())?;
         tables.put_meta(meta::BOOT, &identity.boot.to_le_bytes())?;
-        tables.put_meta(meta::USED, &loaded.used.to_le_bytes())?;
+        tables.put_meta(meta::USED, &used.to_le_bytes())?;
         tables.put_meta(meta::COLLECT, &u64::from(collect).to_le_bytes())?;
         for hash in &lost {
             tables.remove_holdings(hash)?;
@@ -77,8 +83,9 @@ pub(super) fn open(
             let row = ManifestRow { state: state_of(row.state, true), dataset: row.dataset.clone() };
             tables.put_manifest(hash, &row)?;
         }
-        Ok(())
+        Ok(used)
     })?;
+    loaded.holdings.extend(torn.holdings);
 
     let inventory = Inventory::default();
     let mut adopt_again = Vec::new();
@@ -94,12 +101,12 @@ pub(super) fn open(
         inventory.load(*hash, row.dataset.clone(), state, held);
     }
     let space = Space::new(Arc::clone(&disk), layout.clone(), config, common.tier);
-    space.set_used(loaded.used);
+    space.set_used(used);
     if let Err(error) = space.keep_ballast() {
         tracing::warn!(%error, "there is no ballast: on a full disk the index may not be able to delete");
     }
     let shared = Shared {
-        manifests: Manifests::new(Arc::clone(&disk), layout.clone(), Arc::clone(&common.decoded)),
+        manifests,
         disk,
         layout,
         index,
@@ -108,6 +115,7 @@ pub(super) fn open(
         busy: Arc::default(),
         space: Arc::new(space),
         health: Health::default(),
+        unsynced: Unsynced::of(&loaded),
         stats,
         identity,
         closing: AtomicBool::new(false),

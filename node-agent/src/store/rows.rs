@@ -184,6 +184,22 @@ pub(super) fn decode_holding(key: &HoldingKey, bytes: &[u8]) -> Result<RoaringBi
     RoaringBitmap::deserialize_from(open(key, bytes)?).map_err(|_| DamagedRow)
 }
 
+/// Encodes a note of objects that are not synced.
+pub(super) fn encode_unsynced(number: u64, objects: &[ObjectId]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 * objects.len() + 4);
+    objects.iter().for_each(|id| bytes.extend_from_slice(&id.0));
+    seal(&number.to_le_bytes(), &mut bytes);
+    bytes
+}
+
+pub(super) fn decode_unsynced(number: u64, bytes: &[u8]) -> Result<Vec<ObjectId>, DamagedRow> {
+    let (ids, rest) = open(&number.to_le_bytes(), bytes)?.as_chunks::<16>();
+    match rest {
+        [] => Ok(ids.iter().map(|id| ObjectId(*id)).collect()),
+        _ => Err(DamagedRow),
+    }
+}
+
 /// How far a manifest has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ManifestState {

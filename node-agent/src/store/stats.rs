@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a store counted since it was opened.
 #[derive(Debug, Default)]
 pub struct StoreStats {
-    /// Blocks that became durable.
+    /// Blocks that were written.
     pub blocks_written: AtomicU64,
     /// Their bytes.
     pub bytes_written: AtomicU64,
@@ -23,6 +23,8 @@ pub struct StoreStats {
     pub index_rebuilds: AtomicU64,
     /// Times that the index was opened again after an error.
     pub index_reopens: AtomicU64,
+    /// Times that the file system was synced, for small objects.
+    pub syncs: AtomicU64,
     /// Durable commits.
     pub commits: AtomicU64,
     /// Microseconds that they took, together.

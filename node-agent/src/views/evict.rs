@@ -112,11 +112,11 @@ impl Inner {
         self.finish_unlinking(trees)?;
         let _alone = trees.links.write();
         let stay = stay()?;
-        let fail = || io_error("cannot mark the end of files in", tier.directory());
-        trees.unlinking.begin().map_err(fail())?;
+        let fail = io_error("cannot mark the end of files in", tier.directory());
+        trees.unlinking.begin().map_err(fail)?;
         let evicted = tier.evict(hash, files, stay)?;
         evicted.blocks.iter().try_for_each(|(hash, blocks)| trees.unlink(hash, blocks))?;
-        trees.unlinking.end().map_err(fail())?;
+        trees.unlinking.end();
         Ok(evicted)
     }
 
@@ -181,6 +181,7 @@ impl Inner {
             }
             trees.unlink(&hash, &gone)?;
         }
-        trees.unlinking.end().map_err(io_error("cannot mark the end of files in", tier.directory()))
+        trees.unlinking.end();
+        Ok(())
     }
 }

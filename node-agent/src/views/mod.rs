@@ -251,7 +251,11 @@ impl Views {
             loop {
                 tick.tick().await;
                 let inner = self.0.clone();
-                let _ = tokio::task::spawn_blocking(move || inner.served.sessions().look_after()).await;
+                let look_after = move || {
+                    inner.served.sessions().look_after();
+                    inner.trees.settle();
+                };
+                let _ = tokio::task::spawn_blocking(look_after).await;
             }
         };
         tokio::select! {

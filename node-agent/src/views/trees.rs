@@ -1,7 +1,7 @@
 //! The trees of all versions that the store knows, those of each tier on its own file system.
 //! They grow while files become whole, so that publishing a volume has nothing left to link.
 
-use super::error::ViewError;
+use super::error::{ViewError, io_error};
 use super::tier_trees::{Key, TierTrees, indices};
 use crate::store::{Store, Subscription, Taken, Tier, TierId};
 use hearth_core::manifest::{Manifest, ManifestHash};
@@ -65,6 +65,16 @@ impl Trees {
     /// store forgets it.
     pub(super) fn unused(&self, hash: ManifestHash, globs: &[String]) -> Result<(), ViewError> {
         self.each(|trees| trees.unused(hash, globs))
+    }
+
+    /// Nothing may have been given up for a while.
+    pub(super) fn settle(&self) {
+        for trees in self.working() {
+            if let Err(error) = trees.unlinking.settle() {
+                let why = io_error("cannot mark the end of files in", trees.tier().directory())(error);
+                tell(trees.tier(), &why);
+            }
+        }
     }
 
     /// Links all that is whole now, and follows what comes from there on.

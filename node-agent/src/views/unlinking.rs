@@ -1,19 +1,32 @@
 //! The mark of a tier whose links may outlive what they are of.
 
 use super::error::{ViewError, io_error};
+use parking_lot::Mutex;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Files are given up in many batches, each soon after the other: the mark stays for so long after
+/// one, so that not each has to sync it.
+const KEPT: Duration = Duration::from_secs(5);
 
 /// A mark that links may be there of what the store has given up, on the disk: they would hold
 /// its room until their version is forgotten. It is written in place, since it is needed
 /// most when the disk is full.
 pub(super) struct Unlinking {
     file: File,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The mark is on the disk.
+    marked: bool,
     /// Links may be left.
-    unfinished: AtomicBool,
+    unfinished: bool,
+    /// Since when none are.
+    ended: Instant,
 }
 
 const UNFINISHED: &[u8] = b"1";
@@ -31,25 +44,41 @@ impl Unlinking {
                 file.sync_all()?;
                 File::open(directory)?.sync_all()?;
             }
-            Ok(Self { file, unfinished: AtomicBool::new(mark == UNFINISHED) })
+            let marked = mark == UNFINISHED;
+            let state = State { marked, unfinished: marked, ended: Instant::now() };
+            Ok(Self { file, state: Mutex::new(state) })
         };
         opened().map_err(io_error("cannot open", &path))
     }
 
     pub(super) fn begin(&self) -> io::Result<()> {
-        self.unfinished.store(true, Ordering::Release);
-        self.file.write_all_at(UNFINISHED, 0)?;
-        self.file.sync_data()
+        let mut state = self.state.lock();
+        state.unfinished = true;
+        if !state.marked {
+            self.file.write_all_at(UNFINISHED, 0)?;
+            self.file.sync_data()?;
+            state.marked = true;
+        }
+        Ok(())
     }
 
-    /// Without a sync: after a power cut there may be more to look at than has to be.
-    pub(super) fn end(&self) -> io::Result<()> {
-        self.file.write_all_at(FINISHED, 0)?;
-        self.unfinished.store(false, Ordering::Release);
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        (state.unfinished, state.ended) = (false, Instant::now());
+    }
+
+    /// Takes the mark away when nothing has been given up for a while. Without a sync: after a power
+    /// cut there may be more to look at than has to be.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.marked && !state.unfinished && state.ended.elapsed() >= KEPT {
+            self.file.write_all_at(FINISHED, 0)?;
+            state.marked = false;
+        }
         Ok(())
     }
 
     pub(super) fn is_unfinished(&self) -> bool {
-        self.unfinished.load(Ordering::Acquire)
+        self.state.lock().unfinished
     }
 }

@@ -76,7 +76,7 @@ pub(super) async fn list(origin: &Hdfs, sink: &mut dyn Sink) -> Result<(), Origi
 /// The next page of a directory; what may succeed is tried again.
 async fn next(origin: &Hdfs, mut cursor: Cursor) -> (Cursor, Result<Page, OriginError>) {
     let mut open = cursor.open.take();
-    let page = origin.retries.run(|| page(origin, &cursor, open.take())).await;
+    let page = origin.budget.retries.run(|| page(origin, &cursor, open.take())).await;
     (cursor, page)
 }
 

@@ -38,7 +38,6 @@ pub(super) struct Hdfs {
     cluster: Arc<Cluster>,
     opened: Arc<Opened>,
     budget: Arc<Budget>,
-    retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
 
@@ -48,11 +47,10 @@ impl Hdfs {
         clusters: &Clusters,
         timeout: Duration,
         budget: Arc<Budget>,
-        retries: Arc<Retries>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OriginError> {
         let cluster = clusters.of(place.asked().clone(), timeout)?;
-        Ok(Self { place, cluster, opened: Arc::default(), budget, retries, metrics })
+        Ok(Self { place, cluster, opened: Arc::default(), budget, metrics })
     }
 
     async fn counted<T>(
@@ -175,9 +173,13 @@ impl Origin for Hdfs {
                 let _turn = self.budget.turn(Urgency::Background).await;
                 self.counted("head", self.status(path)).await
             };
-            self.retries.run(ask).await
+            self.budget.retries.run(ask).await
         }
         .boxed()
+    }
+
+    fn retries(&self) -> &Retries {
+        &self.budget.retries
     }
 
     fn turn(&self, urgency: Urgency) -> BoxFuture<'_, Turn> {

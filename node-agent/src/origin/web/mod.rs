@@ -111,19 +111,12 @@ pub(super) struct Web<D> {
     http: reqwest::Client,
     pub(super) dialect: D,
     budget: Arc<Budget>,
-    retries: Arc<Retries>,
     metrics: Arc<Metrics>,
 }
 
 impl<D: Dialect> Web<D> {
-    pub(super) fn new(
-        http: reqwest::Client,
-        dialect: D,
-        budget: Arc<Budget>,
-        retries: Arc<Retries>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { http, dialect, budget, retries, metrics }
+    pub(super) fn new(http: reqwest::Client, dialect: D, budget: Arc<Budget>, metrics: Arc<Metrics>) -> Self {
+        Self { http, dialect, budget, metrics }
     }
 
     /// Sends a request once, and turns every answer but a success into an error.
@@ -208,7 +201,7 @@ impl<D: Dialect> Web<D> {
             };
             Ok((headers, body.ok_or_else(endless)?))
         };
-        self.retries.run(ask).await
+        self.budget.retries.run(ask).await
     }
 
     /// What there is to know of an object; what may succeed is tried again.
@@ -217,7 +210,7 @@ impl<D: Dialect> Web<D> {
             let _turn = self.budget.turn(Urgency::Background).await;
             Ok(std::mem::take(self.send(Operation::Head, url, &[]).await?.headers_mut()))
         };
-        self.retries.run(ask).await
+        self.budget.retries.run(ask).await
     }
 
     /// Gets bytes of an object by the conditions of HTTP.
@@ -274,6 +267,10 @@ impl<D: Dialect> Origin for Web<D> {
 
     fn find<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Option<Found>, OriginError>> {
         D::find(self, path).boxed()
+    }
+
+    fn retries(&self) -> &Retries {
+        &self.budget.retries
     }
 
     fn turn(&self, urgency: Urgency) -> BoxFuture<'_, Turn> {

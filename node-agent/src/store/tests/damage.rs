@@ -216,9 +216,48 @@ fn a_failed_sync_fails_its_write_only() {
     let store = open(&disk);
     version.put(&store).unwrap();
     disk.fail_object_syncs(true);
-    assert!(matches!(version.write(&store, 0, 0), Err(StoreError::Io { .. })));
+    assert!(matches!(version.write(&store, 2, 0), Err(StoreError::Io { .. })));
     assert!(version.held(&store).is_empty());
     disk.fail_object_syncs(false);
+    version.write(&store, 2, 0).unwrap();
+    assert!(version.read(&store, 2, 0));
+}
+
+#[test]
+fn what_the_disk_lost_before_it_was_synced_is_given_up() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let store = open(&disk);
+    version.put(&store).unwrap();
     version.write(&store, 0, 0).unwrap();
-    assert!(version.read(&store, 0, 0));
+    store.sync_now().unwrap();
+    version.write(&store, 1, 0).unwrap();
+    disk.lose_unsynced();
+    assert!(matches!(store.sync_now(), Err(StoreError::Io { .. })));
+    assert_eq!(version.held(&store), [0]);
+    version.write(&store, 1, 0).unwrap();
+    store.sync_now().unwrap();
+    assert_eq!(version.held(&store), [0, 1]);
+    assert!(store.shared.index.unsynced().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_not_synced_is_read_before_it_is_claimed() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let mut store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 0, 0).unwrap();
+    version.write(&store, 1, 0).unwrap();
+    drop(store);
+    disk.flip(&version.path(1), 7);
+    store = open(&disk);
+    assert_eq!(version.held(&store), [0]);
+    assert_eq!(store.shared.space.used(), 1000);
+    assert_eq!(store.shared.stats.blocks_damaged.load(Ordering::Relaxed), 1);
+    // What is synced is found by who reads it.
+    store.sync_now().unwrap();
+    drop(store);
+    disk.flip(&version.path(0), 7);
+    store = open(&disk);
+    assert_eq!(version.held(&store), [0]);
+    assert!(!version.read(&store, 0, 0));
 }

@@ -1,4 +1,4 @@
-//! Random work and power cuts: nothing published is lost, nothing is claimed
+//! Random work and power cuts: nothing that was published and synced is lost, nothing is claimed
 //! that is not there.
 
 use super::*;
@@ -29,6 +29,7 @@ enum Step {
         version: usize,
         file: usize,
     },
+    Sync,
     Reopen,
     /// The power fails after so many changes of the disk.
     CutAfter(u64),
@@ -56,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..VERSIONS, 0usize..4).prop_map(|(version, file)| Step::Damage { version, file }),
         1 => (0..VERSIONS).prop_map(Step::Retire),
         2 => (0..VERSIONS, 0usize..4).prop_map(|(version, file)| Step::Evict { version, file }),
+        2 => Just(Step::Sync),
         1 => Just(Step::Reopen),
         2 => (0u64..120).prop_map(Step::CutAfter),
         2 => any::<u64>().prop_map(Step::Cut),
@@ -74,6 +76,8 @@ struct World {
     adopted: BTreeSet<usize>,
     /// Blocks of objects of which a write was answered, and that nothing removed.
     published: BTreeSet<(ObjectId, u64)>,
+    /// Those of them that a power cut must leave.
+    durable: BTreeSet<(ObjectId, u64)>,
     /// Objects whose file somebody removed, which the store may not know yet.
     lost: BTreeSet<ObjectId>,
     seed: u64,
@@ -88,6 +92,7 @@ impl World {
             feed: None,
             adopted: BTreeSet::new(),
             published: BTreeSet::new(),
+            durable: BTreeSet::new(),
             lost: BTreeSet::new(),
             seed: 1,
         };
@@ -101,6 +106,7 @@ impl World {
         let store = store.unwrap_or_else(|error| {
             assert!(!matches!(error, StoreError::Damaged { .. }), "{error}");
             self.disk.power_on(self.seed);
+            self.published.clone_from(&self.durable);
             open(&self.disk)
         });
         let (snapshot, feed) = subscribe(&store);
@@ -114,6 +120,7 @@ impl World {
         self.store = None;
         self.disk.power_on(seed);
         self.open();
+        self.published.clone_from(&self.durable);
         self.check();
     }
 
@@ -129,7 +136,12 @@ impl World {
     fn forget_unlisted(&mut self) {
         let listed: BTreeSet<ObjectId> =
             self.adopted.iter().flat_map(|version| self.blocks_of(*version).map(|(.., id)| id)).collect();
-        self.published.retain(|(id, _)| listed.contains(id));
+        self.lose(|id| !listed.contains(id));
+    }
+
+    fn lose(&mut self, is_lost: impl Fn(&ObjectId) -> bool) {
+        self.published.retain(|(id, _)| !is_lost(id));
+        self.durable.retain(|(id, _)| !is_lost(id));
     }
 
     fn run(&mut self, step: &Step) {
@@ -148,7 +160,11 @@ impl World {
                     && written.write(store, file, block).is_ok()
                     && !self.lost.contains(&written.object(file))
                 {
-                    self.published.insert((written.object(file), block));
+                    let (id, size) = (written.object(file), written.manifest.file(file).unwrap().size);
+                    self.published.insert((id, block));
+                    if block::blocks_in(size) > 1 {
+                        self.durable.insert((id, block));
+                    }
                 }
             }
             Step::Read { version, file, block } => {
@@ -163,7 +179,7 @@ impl World {
                 let id = damaged.object(file % damaged.manifest.file_count());
                 if self.disk.files_below(&layout().objects()).contains(&path) {
                     self.disk.lose(&path);
-                    self.published.retain(|(published, _)| *published != id);
+                    self.lose(|lost| *lost == id);
                     self.lost.insert(id);
                 }
             }
@@ -179,10 +195,16 @@ impl World {
                 let id = evicted.object(file);
                 // Whether it is answered or not: it may be gone.
                 self.published.retain(|(published, _)| *published != id);
+                self.durable.retain(|(durable, _)| *durable != id);
                 if let Ok(gone) = store.evict(&evicted.hash, &[file], Arc::default()) {
                     self.lost.remove(&id);
                     assert_eq!(gone.amount.objects, 1);
                     assert!(!self.disk.files_below(&layout().objects()).contains(&evicted.path(file)));
+                }
+            }
+            Step::Sync => {
+                if store.sync_now().is_ok() {
+                    self.durable.extend(self.published.iter().copied());
                 }
             }
             Step::Reopen => {
@@ -215,7 +237,7 @@ impl World {
         assert_eq!(*mirror, now);
     }
 
-    /// After reopening: nothing published is lost, nothing is claimed in vain, and
+    /// After reopening: nothing that was durable is lost, nothing is claimed in vain, and
     /// nothing takes room that nobody holds.
     fn check(&mut self) {
         self.store.as_mut().unwrap().finish_background_work();
