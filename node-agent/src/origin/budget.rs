@@ -21,7 +21,7 @@ const OF_ONE_REQUEST: u32 = 4 << 20;
 
 /// What may still be asked of one origin.
 pub(super) struct Budget {
-    /// Again.
+    /// When something is asked again.
     pub(super) retries: Retries,
     at_once: Option<Arc<Semaphore>>,
     /// Where requests stand that nobody waits for: only the first of them is among the others.

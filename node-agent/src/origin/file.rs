@@ -3,6 +3,7 @@
 //! Every path is opened beneath the directory by the kernel's own rule and without
 //! following links, so that nobody who may write there can lead the agent out.
 
+use super::budget::Budget;
 use super::error::shown;
 use super::{ByteStream, Found, Origin, OriginError, Retries, Sink, Wanted};
 use crate::metrics::Metrics;
@@ -119,7 +120,7 @@ pub(super) struct FileOrigin {
     directory: PathBuf,
     root: Arc<OwnedFd>,
     threads: Threads,
-    retries: Retries,
+    budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -128,7 +129,7 @@ impl FileOrigin {
         roots: &AllowedRoots,
         directory: PathBuf,
         threads: Threads,
-        retries: Retries,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OriginError> {
         let (root, below) = roots.allow(&directory)?;
@@ -144,13 +145,13 @@ impl FileOrigin {
             openat2(&root, &below, flags, Mode::empty(), BENEATH).map_err(failed)
         };
         let opened = threads.run(work).await?;
-        Ok(Self { directory, root: Arc::new(opened), threads, retries, metrics })
+        Ok(Self { directory, root: Arc::new(opened), threads, budget, metrics })
     }
 }
 
 impl Origin for FileOrigin {
     fn retries(&self) -> &Retries {
-        &self.retries
+        &self.budget.retries
     }
 
     fn list<'a>(&'a self, sink: &'a mut dyn Sink) -> BoxFuture<'a, Result<(), OriginError>> {

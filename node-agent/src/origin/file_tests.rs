@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::origin::RetryConfig;
+use crate::origin::budget::Budgets;
 use crate::origin::conformance::{self, Collected, Fixture, read};
+use crate::origin::connection::Limits;
 use std::os::unix::fs::symlink;
 
 struct Directory(tempfile::TempDir);
@@ -22,7 +24,7 @@ impl Directory {
             &AllowedRoots::new(roots),
             self.path().join(below),
             Threads::default(),
-            Retries::new(RetryConfig::default()),
+            Budgets::new(RetryConfig::default()).of(String::new(), Limits::default()),
             metrics,
         )
         .await

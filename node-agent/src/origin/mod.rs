@@ -172,7 +172,6 @@ pub struct Origins {
     secrets: Secrets,
     federation: Arc<Federation>,
     platform: PlatformIdentity,
-    retry: RetryConfig,
     metrics: Arc<Metrics>,
 }
 
@@ -199,7 +198,6 @@ impl Origins {
             secrets,
             federation: Arc::new(federation),
             platform: PlatformIdentity::of(config),
-            retry: config.retry.clone(),
             metrics,
         })
     }
@@ -261,7 +259,7 @@ impl Origins {
                     &self.allowed.roots,
                     directory,
                     self.threads.clone(),
-                    Retries::new(self.retry.clone()),
+                    self.budgets.of(uri, Limits::default()),
                     self.metrics.clone(),
                 )
                 .await?,

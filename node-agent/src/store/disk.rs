@@ -34,11 +34,18 @@ pub(super) struct SpaceFacts {
     pub(super) free_inodes: u64,
 }
 
+/// A file system, from when it was opened on.
+pub(super) trait FileSystem: Debug + Send + Sync {
+    /// Makes all durable that was written to it before, by others too. That something could not be
+    /// written since then is told once, and not of which file.
+    fn sync(&self) -> io::Result<()>;
+}
+
 /// Held for as long as the store is open.
 pub(super) trait DirectoryLock: Debug + Send + Sync {}
 
 /// A disk. A directory's entries are durable after [`Disk::sync_dir`] of it, a
-/// file's bytes after [`DiskFile::sync_data`], and all of both after [`Disk::sync_all`].
+/// file's bytes after [`DiskFile::sync_data`], and all of both after [`FileSystem::sync`].
 pub(super) trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file to read and write; makes it with `create`. Says whether it was made.
     fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)>;
@@ -51,9 +58,8 @@ pub(super) trait Disk: Debug + Send + Sync + 'static {
     fn make_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the directory's entries durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes all durable that was written before to the file system that `path` is on; also
-    /// what others wrote there. An error is told once, and may be about any file.
-    fn sync_all(&self, path: &Path) -> io::Result<()>;
+    /// The file system that `path` is on.
+    fn file_system(&self, path: &Path) -> io::Result<Box<dyn FileSystem>>;
     /// Unlinks a file; one that is not there is fine, and told by `false`.
     fn remove(&self, path: &Path) -> io::Result<bool>;
     /// Renames within one directory, over what is there.

@@ -66,6 +66,8 @@ pub(super) struct Shared {
     pub(super) space: Arc<Space>,
     pub(super) health: Health,
     pub(super) unsynced: Unsynced,
+    /// When it was opened, files were found to be other than they were written: links to them are left.
+    pub(super) lost_files: bool,
     pub(super) stats: Arc<StoreStats>,
     pub(super) identity: StoreIdentity,
     /// Set when the store closes: background work ends soon.
@@ -171,11 +173,13 @@ impl Engine {
         let committer = Committer::new(Arc::clone(&shared), receiver);
         let threads = vec![spawn("hearth-committer", move || committer.run())?];
         let writers = Arc::new(Semaphore::new(WRITERS));
-        let mut engine = Self { shared, queue: Some(queue.clone()), threads, writers };
+        let mut engine = Self { shared, queue: Some(queue), threads, writers };
         // Before any background work: what open promises is held when it returns.
         for hash in &unfinished.adopt_again {
             engine.adopt(hash)?;
         }
+        // Not before: should that fail, the committer ends when nobody else has it.
+        let queue = engine.queue()?.clone();
         let (shared, to_sync) = (Arc::clone(&engine.shared), queue.clone());
         engine.threads.push(spawn("hearth-sync", move || unsynced::run(&shared, &to_sync))?);
         let shared = Arc::clone(&engine.shared);
@@ -324,12 +328,6 @@ impl Engine {
         while self.threads.len() > 2 {
             self.threads.pop().into_iter().for_each(|thread| thread.join().unwrap());
         }
-    }
-
-    /// Syncs what was written.
-    #[cfg(test)]
-    pub(super) fn sync_now(&self) -> Result<(), StoreError> {
-        unsynced::sync_now(&self.shared, self.queue()?)
     }
 }
 

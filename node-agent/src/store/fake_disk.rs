@@ -1,7 +1,7 @@
 //! A disk in memory that loses power: what was not synced is gone, or there in
 //! part, as a seed says. Directories themselves are durable when made.
 
-use super::disk::{DirectoryLock, Disk, DiskFile, SpaceFacts};
+use super::disk::{DirectoryLock, Disk, DiskFile, FileSystem, SpaceFacts};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -213,7 +213,7 @@ impl FakeDisk {
         self.0.lock().fail_object_syncs = fail;
     }
 
-    /// The next sync of all fails, and what was to be synced of objects is lost.
+    /// The next sync of all fails, and what was to be synced of objects is only in memory then.
     pub(super) fn lose_unsynced(&self) {
         self.0.lock().lose_unsynced = true;
     }
@@ -255,11 +255,39 @@ fn is_object(path: &Path) -> bool {
 }
 
 #[derive(Debug)]
+struct FakeFileSystem {
+    disk: FakeDisk,
+    epoch: u64,
+}
+
+impl FileSystem for FakeFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        let mut world = self.disk.0.lock();
+        world.change(self.epoch)?;
+        let World { inodes, entries, durable_entries, unsynced_entries, lose_unsynced, .. } = &mut *world;
+        if std::mem::take(lose_unsynced) {
+            for inode in entries.iter().filter(|(path, _)| is_object(path)).map(|(_, inode)| *inode) {
+                inodes[inode].unsynced.clear();
+            }
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        for inode in inodes {
+            for change in std::mem::take(&mut inode.unsynced) {
+                apply(&mut inode.durable, &change);
+            }
+        }
+        unsynced_entries.drain(..).for_each(|change| change.apply(durable_entries));
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
 struct FakeFile {
     disk: FakeDisk,
     epoch: u64,
     inode: usize,
     is_object: bool,
+    past_cache: bool,
 }
 
 impl FakeFile {
@@ -288,9 +316,16 @@ impl DiskFile for FakeFile {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut world = self.disk.0.lock();
         world.enter(self.epoch)?;
-        let live = &world.inodes[self.inode].live;
+        let inode = &world.inodes[self.inode];
+        let mut on_disk = Vec::new();
+        if self.past_cache {
+            // What is still to be written is written first.
+            on_disk.clone_from(&inode.durable);
+            inode.unsynced.iter().for_each(|change| apply(&mut on_disk, change));
+        }
+        let seen = if self.past_cache { &on_disk } else { &inode.live };
         let start = offset as usize;
-        let bytes = live.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = seen.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
@@ -342,8 +377,15 @@ impl Drop for FakeLock {
 }
 
 impl FakeDisk {
-    fn handle(&self, world: &World, path: &Path, inode: usize) -> Arc<dyn DiskFile> {
-        Arc::new(FakeFile { disk: self.clone(), epoch: world.epoch, inode, is_object: is_object(path) })
+    fn handle(&self, world: &World, path: &Path, inode: usize) -> FakeFile {
+        let is_object = is_object(path);
+        FakeFile { disk: self.clone(), epoch: world.epoch, inode, is_object, past_cache: false }
+    }
+
+    fn opened(&self, path: &Path) -> io::Result<FakeFile> {
+        let world = self.world()?;
+        let inode = world.entries.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.handle(&world, path, inode))
     }
 }
 
@@ -351,7 +393,7 @@ impl Disk for FakeDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)> {
         let mut world = self.world()?;
         if let Some(inode) = world.entries.get(path).copied() {
-            return Ok((self.handle(&world, path, inode), false));
+            return Ok((Arc::new(self.handle(&world, path, inode)), false));
         }
         if !create {
             return Err(io::ErrorKind::NotFound.into());
@@ -361,17 +403,15 @@ impl Disk for FakeDisk {
         let inode = world.inodes.len();
         world.inodes.push(Inode::default());
         world.change_entry(EntryChange::Add(path.to_owned(), inode));
-        Ok((self.handle(&world, path, inode), true))
+        Ok((Arc::new(self.handle(&world, path, inode)), true))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let world = self.world()?;
-        let inode = world.entries.get(path).copied().ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.handle(&world, path, inode))
+        Ok(Arc::new(self.opened(path)?))
     }
 
     fn open_past_cache(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.open_to_read(path)
+        Ok(Arc::new(FakeFile { past_cache: true, ..self.opened(path)? }))
     }
 
     fn make_dir(&self, _: &Path) -> io::Result<()> {
@@ -391,24 +431,9 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
-    fn sync_all(&self, _: &Path) -> io::Result<()> {
-        let mut world = self.changing()?;
-        let World { inodes, entries, durable_entries, unsynced_entries, lose_unsynced, .. } = &mut *world;
-        if std::mem::take(lose_unsynced) {
-            for inode in entries.iter().filter(|(path, _)| is_object(path)).map(|(_, inode)| *inode) {
-                let inode = &mut inodes[inode];
-                inode.unsynced.clear();
-                inode.live.clone_from(&inode.durable);
-            }
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        for inode in inodes {
-            for change in std::mem::take(&mut inode.unsynced) {
-                apply(&mut inode.durable, &change);
-            }
-        }
-        unsynced_entries.drain(..).for_each(|change| change.apply(durable_entries));
-        Ok(())
+    fn file_system(&self, _: &Path) -> io::Result<Box<dyn FileSystem>> {
+        let epoch = self.world()?.epoch;
+        Ok(Box::new(FakeFileSystem { disk: self.clone(), epoch }))
     }
 
     fn remove(&self, path: &Path) -> io::Result<bool> {

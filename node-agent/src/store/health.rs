@@ -83,6 +83,11 @@ impl Engine {
             None if worked => shared.health.worked(),
             // One that is full works, too: what is there is good.
             None => {
+                // What it was to keep when it failed may not be there.
+                if let Err(error) = self.sync() {
+                    tracing::debug!(%directory, %error, "the disk works again, but does not sync");
+                    return;
+                }
                 tracing::info!(%directory, "the disk works again: what it holds counts again");
                 shared.health.worked();
                 shared.health.failed.store(false, Ordering::Release);

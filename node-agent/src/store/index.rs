@@ -246,6 +246,16 @@ impl Index {
         })
     }
 
+    /// Makes it one of before there were notes.
+    #[cfg(test)]
+    pub(super) fn drop_notes(&self) {
+        let slot = self.database.read();
+        let mut transaction = slot.as_ref().unwrap().begin_write().unwrap();
+        transaction.set_durability(Durability::Immediate).unwrap();
+        assert!(transaction.delete_table(UNSYNCED).unwrap());
+        transaction.commit().unwrap();
+    }
+
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, StoreError> {
         let slot = self.database.read();
         let database = slot.as_ref().ok_or_else(closed)?;

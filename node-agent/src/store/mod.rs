@@ -59,6 +59,7 @@ mod sweep;
 mod tests;
 mod tier;
 mod tiers;
+mod torn;
 mod unsynced;
 mod writing;
 

@@ -12,7 +12,8 @@ use super::manifests::Manifests;
 use super::rows::{FORMAT, ManifestRow, ManifestState};
 use super::space::Space;
 use super::stats::{StoreStats, count};
-use super::unsynced::{Torn, Unsynced};
+use super::torn::Torn;
+use super::unsynced::Unsynced;
 use super::{StoreConfig, StoreIdentity};
 use hearth_core::manifest::ManifestHash;
 use std::collections::HashSet;
@@ -63,6 +64,7 @@ pub(super) fn open(
     let damaged_rows = loaded.damaged_manifests.len() + loaded.damaged_holdings.len() + loaded.damaged_notes;
     count(&stats.rows_damaged, damaged_rows as u64);
     let manifests = Manifests::new(Arc::clone(&disk), layout.clone(), Arc::clone(&common.decoded));
+    let file_system = disk.file_system(root).map_err(|error| StoreError::io(root, error))?;
     let torn = Torn::find(disk.as_ref(), &layout, &index, &manifests, &loaded)?;
     torn.tell(&layout, &stats);
     let is_damaged = |hash: &ManifestHash| loaded.damaged_holdings.contains(hash);
@@ -85,6 +87,7 @@ pub(super) fn open(
         }
         Ok(used)
     })?;
+    let lost_files = !torn.is_empty();
     loaded.holdings.extend(torn.holdings);
 
     let inventory = Inventory::default();
@@ -115,7 +118,8 @@ pub(super) fn open(
         busy: Arc::default(),
         space: Arc::new(space),
         health: Health::default(),
-        unsynced: Unsynced::of(&loaded),
+        unsynced: Unsynced::of(&loaded, file_system),
+        lost_files,
         stats,
         identity,
         closing: AtomicBool::new(false),

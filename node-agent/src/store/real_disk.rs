@@ -1,6 +1,6 @@
 //! The disk of the machine.
 
-use super::disk::{DirectoryLock, Disk, DiskFile, SpaceFacts, is_absent};
+use super::disk::{DirectoryLock, Disk, DiskFile, FileSystem, SpaceFacts, is_absent};
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -92,6 +92,16 @@ impl DiskFile for DirectFile {
 }
 
 #[derive(Debug)]
+struct RealFileSystem(File);
+
+impl FileSystem for RealFileSystem {
+    /// Tells of errors since Linux 5.8.
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
+    }
+}
+
+#[derive(Debug)]
 struct LockedFile {
     /// The lock lives as long as the open file.
     _file: File,
@@ -136,8 +146,8 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
-    fn sync_all(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    fn file_system(&self, path: &Path) -> io::Result<Box<dyn FileSystem>> {
+        Ok(Box::new(RealFileSystem(File::open(path)?)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<bool> {

@@ -270,6 +270,7 @@ mod tests {
         );
         let row = ManifestRow { state: ManifestState::Adopted, dataset: "ns/d".into() };
         assert_eq!(hex(&row.encode(&ManifestHash([4; 32]))), "016e732f645819c24d");
+        assert_eq!(hex(&encode_unsynced(7, &[ObjectId([3; 16])])), format!("{}2f9514a5", "03".repeat(16)));
     }
 
     #[test]
@@ -305,6 +306,16 @@ mod tests {
             prop_assert_eq!(decode_holding(&key, &bytes), Ok(blocks));
             bytes[0] ^= 1;
             prop_assert_eq!(decode_holding(&key, &bytes), Err(DamagedRow));
+        }
+
+        #[test]
+        fn notes_come_back(number: u64, ids: Vec<[u8; 16]>, flip: prop::sample::Index) {
+            let objects: Vec<ObjectId> = ids.into_iter().map(ObjectId).collect();
+            let mut bytes = encode_unsynced(number, &objects);
+            prop_assert_eq!(decode_unsynced(number, &bytes), Ok(objects));
+            let bit = flip.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(decode_unsynced(number, &bytes), Err(DamagedRow));
         }
 
         #[test]

@@ -141,6 +141,16 @@ impl Tier {
         self.engine.evict(hash, files, stay)
     }
 
+    /// Has all that was written here before synced: afterwards a power cut leaves it. Blocks on the disk.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.engine.sync()
+    }
+
+    /// Whether files were found to be other than they were written when it was opened.
+    pub fn has_lost_files(&self) -> bool {
+        self.engine.shared.lost_files
+    }
+
     /// Sets room for `bytes` aside until the guard is dropped.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
         self.engine.reserve(bytes)

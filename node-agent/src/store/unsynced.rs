@@ -3,47 +3,38 @@
 //! A sync of each would cost more than all else that is done for it, and whoever trains beside it
 //! waits for the same disk. So the index notes which were written since the file system was last
 //! synced as a whole, which is done now and then, in the background. What is on the note when a
-//! store is opened is read before it is claimed: after a power cut some of it may be torn.
+//! store is opened is read before it is claimed (`torn.rs`).
 
-use super::commands::{BlockCommand, Command, GiveUp, ManifestCommand};
-use super::disk::{Disk, DiskFile, is_absent};
-use super::engine::{Queue, Shared};
+use super::commands::ManifestCommand;
+use super::disk::FileSystem;
+use super::engine::{Engine, PATIENCE, Queue, Shared};
 use super::error::StoreError;
-use super::index::{Fault, Index, Loaded, Tables};
-use super::layout::Layout;
-use super::manifests::{Manifests, Object};
-use super::reading::is_loss;
-use super::rows::ObjectRow;
-use super::staging::{held_in, put_holdings};
-use super::stats::{StoreStats, count};
-use hearth_core::block::byte_range;
-use hearth_core::manifest::ManifestHash;
-use hearth_core::object::ObjectId;
+use super::index::Loaded;
+use super::stats::count;
+use super::torn;
 use parking_lot::{Condvar, Mutex};
-use roaring::RoaringBitmap;
-use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// The file system is synced this long after the first write that was not,
 const LONGEST: Duration = Duration::from_secs(10);
 /// or when these are so many bytes or objects.
-const MANY: Amount = Amount { bytes: 1 << 30, objects: 1 << 15 };
-/// With so many each write syncs its own: what a power cut leaves to be read is bounded.
-const MOST: Amount = Amount { bytes: 2 << 30, objects: 1 << 16 };
-/// Objects are read by so many threads at once.
-const READERS: usize = 4;
+const MANY: Written = Written { bytes: 512 << 20, objects: 4096 };
+/// With so many each write syncs its own: what has to be read after a power cut is bounded, so that
+/// a disk that seeks is done with it in a minute.
+const MOST: Written = Written { bytes: 1 << 30, objects: 8192 };
+/// After a sync that failed, what is noted is looked at so often: what was being written then is
+/// noted a moment later.
+const DOUBTS: u32 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Amount {
+struct Written {
     bytes: u64,
     objects: usize,
 }
 
-impl Amount {
+impl Written {
     fn reaches(self, most: Self) -> bool {
         self.bytes >= most.bytes || self.objects >= most.objects
     }
@@ -51,14 +42,24 @@ impl Amount {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last batch of writes, of all that there ever were.
+    /// The last note, of all that there ever were.
     last: u64,
+    /// The last note of which all is synced.
+    synced: u64,
     /// Written since a sync was begun.
-    written: Amount,
+    written: Written,
     /// When the first of these was.
     since: Option<Instant>,
     /// What a sync that is under way is about.
-    syncing: Amount,
+    syncing: Written,
+    /// Somebody waits for a sync.
+    asked: bool,
+    /// How many have failed, and until when another one waits.
+    failed: u64,
+    not_before: Option<Instant>,
+    /// How often what is noted has to be looked at on the disk still: a sync has failed, and tells it
+    /// once, and not of which files.
+    doubts: u32,
     closed: bool,
 }
 
@@ -67,22 +68,29 @@ struct State {
 pub(super) struct Unsynced {
     state: Mutex<State>,
     changed: Condvar,
+    /// Held open, so that each of its errors is told here, whoever else syncs it.
+    file_system: Box<dyn FileSystem>,
 }
 
 impl Unsynced {
-    /// Those that the index knows are synced in time, too.
-    pub(super) fn of(loaded: &Loaded) -> Self {
+    /// Those that the index knows are synced in time, too. The memory of the system may have what
+    /// the disk does not, if the last run ended in trouble: they are in doubt.
+    pub(super) fn of(loaded: &Loaded, file_system: Box<dyn FileSystem>) -> Self {
         let objects = loaded.unsynced.len();
-        let since = (objects > 0).then(Instant::now);
-        let written = Amount { bytes: 0, objects };
-        let state = State { last: loaded.last_unsynced, written, since, ..State::default() };
-        Self { state: Mutex::new(state), changed: Condvar::default() }
+        let state = State {
+            last: loaded.last_unsynced,
+            written: Written { bytes: 0, objects },
+            since: (objects > 0).then(Instant::now),
+            doubts: u32::from(objects > 0),
+            ..State::default()
+        };
+        Self { state: Mutex::new(state), changed: Condvar::default(), file_system }
     }
 
     /// Whether another write may be left to the next sync.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn takes_more(&self) -> bool {
         let state = self.state.lock();
-        let all = Amount {
+        let all = Written {
             bytes: state.written.bytes + state.syncing.bytes,
             objects: state.written.objects + state.syncing.objects,
         };
@@ -98,234 +106,205 @@ impl Unsynced {
         state.since.get_or_insert_with(Instant::now);
         let last = state.last;
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         last
     }
 
     /// No more syncs: what is noted is looked at when the store is opened again.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
-    /// Waits until it is time to sync, and begins. The last batch that is synced then; `None` at the end.
-    fn wait(&self) -> Option<u64> {
+    /// Waits until it is time to sync, and begins. The last note of what is synced then, and whether
+    /// there is doubt; `None` at the end.
+    fn next(&self) -> Option<(u64, bool)> {
         let mut state = self.state.lock();
-        loop {
-            if state.closed {
-                return None;
-            }
-            match state.since {
+        while !state.closed {
+            let due = match (state.since, state.not_before) {
+                _ if state.asked => Some(Instant::now()),
+                (None, _) => None,
+                (Some(_), Some(not_before)) => Some(not_before),
+                (Some(_), None) if state.written.reaches(MANY) => Some(Instant::now()),
+                (Some(since), None) => Some(since + LONGEST),
+            };
+            match due {
                 None => self.changed.wait(&mut state),
-                Some(since) if state.written.reaches(MANY) || since.elapsed() >= LONGEST => break,
-                Some(since) => _ = self.changed.wait_until(&mut state, since + LONGEST),
+                Some(due) if due <= Instant::now() => {
+                    state.syncing = std::mem::take(&mut state.written);
+                    (state.since, state.asked) = (None, false);
+                    return Some((state.last, state.doubts > 0));
+                }
+                Some(due) => _ = self.changed.wait_until(&mut state, due),
             }
         }
-        Some(state.begin())
+        None
     }
 
-    /// The sync has ended; one that failed is tried again in time.
-    fn ended(&self, done: bool) {
+    /// All up to that note is synced, or not: then it is tried again in time.
+    fn ended(&self, upto: u64, synced: bool) {
         let mut state = self.state.lock();
         let syncing = std::mem::take(&mut state.syncing);
-        if !done {
+        if synced {
+            (state.synced, state.not_before) = (upto, None);
+            state.doubts = state.doubts.saturating_sub(1);
+            if state.doubts > 0 {
+                state.since.get_or_insert_with(Instant::now);
+            }
+        } else {
+            state.failed += 1;
             state.written.bytes += syncing.bytes;
             state.written.objects += syncing.objects;
-            state.since = Some(Instant::now());
+            let now = Instant::now();
+            state.since.get_or_insert(now);
+            state.not_before = Some(now + LONGEST);
         }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Has all that was written before synced, and waits for it; `Some` when it was, or was not.
+    fn ask(&self) -> Option<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state.lock();
+        let (last, failed) = (state.last, state.failed);
+        while (state.synced < last || state.doubts > 0) && state.failed == failed && !state.closed {
+            if state.syncing.objects == 0 {
+                state.asked = true;
+                self.changed.notify_all();
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return None;
+            }
+        }
+        Some(state.synced >= last && state.doubts == 0)
     }
 }
 
-impl State {
-    fn begin(&mut self) -> u64 {
-        self.syncing = std::mem::take(&mut self.written);
-        self.since = None;
-        self.last
+impl Engine {
+    /// Has all that was written before synced.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        match self.shared.unsynced.ask() {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let why = io::Error::other("what was written cannot be synced");
+                Err(StoreError::io(self.shared.layout.root(), why))
+            }
+            None => Err(StoreError::TimedOut { what: "a sync of its disk", seconds: PATIENCE.as_secs() }),
+        }
     }
 }
 
 /// Syncs what is noted, in time, until the store closes.
-pub(super) fn run(shared: &Shared, queue: &Queue) {
-    while let Some(upto) = shared.unsynced.wait() {
-        let synced = sync(shared, queue, upto);
-        shared.unsynced.ended(synced.is_ok());
+pub(super) fn run(shared: &Arc<Shared>, queue: &Queue) {
+    while let Some((upto, in_doubt)) = shared.unsynced.next() {
+        let synced = sync(shared, queue, upto, in_doubt);
+        shared.unsynced.ended(upto, synced.is_ok());
         match synced {
-            Ok(()) | Err(StoreError::Closed) => {}
+            Ok(()) => {}
+            Err(StoreError::Closed) => return,
             Err(error) => tracing::warn!(%error, "what was written cannot be synced"),
         }
     }
 }
 
-/// Syncs now.
-#[cfg(test)]
-pub(super) fn sync_now(shared: &Shared, queue: &Queue) -> Result<(), StoreError> {
-    let upto = shared.unsynced.state.lock().begin();
-    let synced = sync(shared, queue, upto);
-    shared.unsynced.ended(synced.is_ok());
-    synced
-}
-
-fn sync(shared: &Shared, queue: &Queue, upto: u64) -> Result<(), StoreError> {
-    let root = shared.layout.root();
-    if let Err(error) = shared.disk.sync_all(root) {
-        let error = StoreError::io(root, error);
+fn sync(shared: &Shared, queue: &Queue, upto: u64, in_doubt: bool) -> Result<(), StoreError> {
+    let unsynced = &shared.unsynced;
+    if let Err(error) = unsynced.file_system.sync() {
+        unsynced.state.lock().doubts = DOUBTS;
+        let error = StoreError::io(shared.layout.root(), error);
         shared.note_failure(&error);
-        // It is told once, and not of which files.
-        give_up_torn(shared, queue)?;
         return Err(error);
     }
     count(&shared.stats.syncs, 1);
+    if in_doubt {
+        torn::give_up(shared, queue)?;
+    }
     queue.ask_manifest(|reply| ManifestCommand::Synced { upto, reply })
 }
 
-/// Gives up what is noted and not on the disk as it was written.
-fn give_up_torn(shared: &Shared, queue: &Queue) -> Result<(), StoreError> {
-    let noted = shared.index.unsynced()?;
-    let torn =
-        find_torn(&shared.index, &shared.layout, &noted, &|path: &Path| shared.disk.open_past_cache(path))?;
-    if torn.is_empty() {
-        return Ok(());
-    }
-    for hash in shared.inventory.counting() {
-        let Some(manifest) = shared.manifests.load(&hash)? else { continue };
-        for file in manifest.files().filter(|file| !file.unlisted) {
-            let Some(sum) = torn.get(&manifest.object_id(&file)) else { continue };
-            let (object, sum) = (Arc::new(Object::of(&manifest, &file)), *sum);
-            queue.ask(|reply| {
-                let give_up = GiveUp { object, block: 0, sum, entire: true, reply };
-                Command::Block(BlockCommand::GiveUp(give_up))
-            })?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct NoFileSystem;
+
+    impl FileSystem for NoFileSystem {
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
         }
     }
-    Ok(())
-}
 
-/// What a power cut has left torn.
-#[derive(Debug, Default)]
-pub(super) struct Torn {
-    objects: BTreeMap<ObjectId, Option<u32>>,
-    /// What manifests hold without them, of those that held some.
-    pub(super) holdings: BTreeMap<ManifestHash, RoaringBitmap>,
-}
-
-impl Torn {
-    /// Reads all that is noted.
-    pub(super) fn find(
-        disk: &dyn Disk,
-        layout: &Layout,
-        index: &Index,
-        manifests: &Manifests,
-        loaded: &Loaded,
-    ) -> Result<Self, StoreError> {
-        let open = |path: &Path| disk.open_to_read(path);
-        let noted: Vec<ObjectId> = loaded.unsynced.iter().copied().collect();
-        let objects = find_torn(index, layout, &noted, &open)?;
-        let mut torn = Self { objects, holdings: BTreeMap::new() };
-        if torn.objects.is_empty() {
-            return Ok(torn);
-        }
-        for (hash, held) in &loaded.holdings {
-            let manifest = match manifests.load(hash) {
-                Ok(Some(manifest)) => manifest,
-                // Whoever asks for something of it finds out, and it is forgotten.
-                Ok(None) | Err(StoreError::Damaged { .. } | StoreError::Manifest { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let mut left = held.clone();
-            for file in manifest.files().filter(|file| !file.unlisted) {
-                if torn.objects.contains_key(&manifest.object_id(&file)) {
-                    left.remove_range(file.blocks());
-                }
-            }
-            if left != *held {
-                torn.holdings.insert(*hash, left);
-            }
-        }
-        Ok(torn)
+    fn unsynced(loaded: &Loaded) -> Unsynced {
+        Unsynced::of(loaded, Box::new(NoFileSystem))
     }
 
-    /// Takes their rows from the index; the bytes that are held then. Their files are orphans.
-    pub(super) fn take(&self, tables: &mut Tables<'_>, used: u64) -> Result<u64, Fault> {
-        let mut used = used;
-        for id in self.objects.keys() {
-            for (first, row) in tables.take_object(id)? {
-                used = used.saturating_sub(held_in(first, &row).map(|(_, bytes)| bytes).sum());
-            }
-        }
-        for (hash, held) in &self.holdings {
-            put_holdings(tables, hash, held)?;
-        }
-        Ok(used)
+    #[test]
+    fn a_write_syncs_its_own_when_too_many_wait_for_a_sync() {
+        let unsynced = unsynced(&Loaded::default());
+        unsynced.note(MOST.objects - 1, 0);
+        assert!(unsynced.takes_more());
+        unsynced.note(1, 0);
+        assert!(!unsynced.takes_more());
+        let (upto, in_doubt) = unsynced.next().unwrap();
+        assert_eq!((upto, in_doubt), (2, false));
+        unsynced.note(1, 1);
+        assert!(!unsynced.takes_more(), "these are not synced yet");
+        unsynced.ended(upto, true);
+        assert!(unsynced.takes_more());
+        unsynced.note(0, MOST.bytes);
+        assert!(!unsynced.takes_more());
     }
 
-    /// Counts them, and says how many they are.
-    pub(super) fn tell(&self, layout: &Layout, stats: &StoreStats) {
-        if !self.objects.is_empty() {
-            let (directory, objects) = (layout.root().display(), self.objects.len());
-            tracing::warn!(%directory, objects, "the power failed while these were written: they are fetched again");
-            count(&stats.blocks_damaged, objects as u64);
+    #[test]
+    fn after_one_that_failed_it_waits_and_is_in_doubt_twice() {
+        let unsynced = unsynced(&Loaded::default());
+        unsynced.note(MANY.objects, 0);
+        let (upto, _) = unsynced.next().unwrap();
+        unsynced.state.lock().doubts = DOUBTS;
+        unsynced.ended(upto, false);
+        assert!(unsynced.state.lock().not_before.is_some_and(|until| until > Instant::now()));
+        for doubts in (0..DOUBTS).rev() {
+            // Whoever asks does not wait for that.
+            unsynced.state.lock().asked = true;
+            assert_eq!(unsynced.next(), Some((upto, true)));
+            unsynced.ended(upto, true);
+            assert_eq!(unsynced.state.lock().doubts, doubts);
         }
+        assert_eq!(unsynced.ask(), Some(true));
+        unsynced.close();
+        assert_eq!(unsynced.next(), None);
     }
-}
 
-/// Opens an object's file.
-type Open<'a> = dyn Fn(&Path) -> io::Result<Arc<dyn DiskFile>> + Sync + 'a;
-
-/// Those of the objects that do not read back, with the checksums of their first blocks.
-fn find_torn(
-    index: &Index,
-    layout: &Layout,
-    objects: &[ObjectId],
-    open: &Open<'_>,
-) -> Result<BTreeMap<ObjectId, Option<u32>>, StoreError> {
-    let share = objects.len().div_ceil(READERS).max(1);
-    thread::scope(|scope| {
-        let readers: Vec<_> = objects
-            .chunks(share)
-            .map(|objects| scope.spawn(move || find_torn_among(index, layout, objects, open)))
-            .collect();
-        let mut torn = BTreeMap::new();
-        for reader in readers {
-            let why = || StoreError::Index { why: "a thread that reads what it notes panicked".into() };
-            torn.append(&mut reader.join().map_err(|_| why())??);
-        }
-        Ok(torn)
-    })
-}
-
-fn find_torn_among(
-    index: &Index,
-    layout: &Layout,
-    objects: &[ObjectId],
-    open: &Open<'_>,
-) -> Result<BTreeMap<ObjectId, Option<u32>>, StoreError> {
-    let asked: Vec<(ObjectId, ObjectId)> = objects.iter().map(|id| (*id, *id)).collect();
-    let mut rows = Vec::new();
-    index.rows_of(&asked, |id, first, row| rows.push((*id, first, row.clone())))?;
-    let mut torn = BTreeMap::new();
-    for (id, first, row) in rows {
-        let path = layout.object(&id);
-        let reads_back = open(&path).and_then(|file| reads_back(file.as_ref(), first, &row));
-        match reads_back {
-            Ok(true) => {}
-            Ok(false) => _ = torn.insert(id, row.sums.first().copied().flatten()),
-            Err(error) if is_absent(&error) || is_loss(&error) => {
-                torn.insert(id, row.sums.first().copied().flatten());
-            }
-            Err(error) => return Err(StoreError::io(&path, error)),
-        }
+    #[test]
+    fn who_asks_waits_for_what_was_written_before() {
+        let unsynced = unsynced(&Loaded::default());
+        assert_eq!(unsynced.ask(), Some(true), "there is nothing");
+        unsynced.note(1, 1);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| unsynced.ask());
+            let (upto, _) = unsynced.next().unwrap();
+            unsynced.ended(upto, true);
+            assert_eq!(asked.join().unwrap(), Some(true));
+            unsynced.note(1, 1);
+            let asked = scope.spawn(|| unsynced.ask());
+            let (upto, _) = unsynced.next().unwrap();
+            unsynced.ended(upto, false);
+            assert_eq!(asked.join().unwrap(), Some(false));
+        });
     }
-    Ok(torn)
-}
 
-fn reads_back(file: &dyn DiskFile, first: u64, row: &ObjectRow) -> io::Result<bool> {
-    for (block, bytes) in held_in(first, row) {
-        let mut data = vec![0; usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        file.read_at(byte_range(row.size, block).start, &mut data)?;
-        let sum = row.sums.get((block - first) as usize).copied().flatten();
-        if sum != Some(crc32c::crc32c(&data)) {
-            return Ok(false);
-        }
+    #[test]
+    fn what_an_index_notes_is_in_doubt_until_it_is_synced() {
+        let loaded = Loaded {
+            unsynced: [hearth_core::object::ObjectId([1; 16])].into(),
+            last_unsynced: 4,
+            ..Loaded::default()
+        };
+        let unsynced = unsynced(&loaded);
+        unsynced.state.lock().asked = true;
+        assert_eq!(unsynced.next(), Some((4, true)));
+        assert_eq!(unsynced.note(1, 1), 5);
     }
-    Ok(true)
 }

@@ -103,7 +103,7 @@ impl Engine {
             }
         }
         let opened = self.shared.gate.file(&pass, || self.open_object(&object))?;
-        let unsynced = object.blocks() == 1 && self.shared.unsynced.has_room();
+        let unsynced = object.blocks() == 1 && self.shared.unsynced.takes_more();
         let path = self.shared.layout.object(&object.id);
         let written = || {
             opened.file.write_at(place.bytes.start, data)?;

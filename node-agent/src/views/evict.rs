@@ -39,7 +39,7 @@ impl Views {
         self.0.evict(tier, hash, files, || self.0.shown())
     }
 
-    /// As [`Views::evict_in`], but for what another tier does not hold.
+    /// As [`Views::evict_in`], but for what another tier does not hold, durably.
     pub fn evict_copied(
         &self,
         tier: &Tier,
@@ -47,9 +47,13 @@ impl Views {
         hash: &ManifestHash,
         files: &[usize],
     ) -> Result<Evicted, ViewError> {
+        let held = other.held(hash).unwrap_or_default();
+        // It is all there is left of them then.
+        other.sync()?;
         self.0.evict(tier, hash, files, || {
             let mut stay = BlockSets::clone(&*self.0.shown()?);
-            let only_here = tier.held(hash).unwrap_or_default() - other.held(hash).unwrap_or_default();
+            let there = held & other.held(hash).unwrap_or_default();
+            let only_here = tier.held(hash).unwrap_or_default() - there;
             *stay.entry(*hash).or_default() |= only_here;
             Ok(Arc::new(stay))
         })

@@ -12,7 +12,7 @@
 //! views/fuse/<32 hex>       FUSE views, by the names of their records
 //! views/scratch              links and trees on their way in or out
 //! views/staging              mounts on their way to their targets
-//! views/unlinking            1 while files are given up, of which links may be left
+//! views/unlinking            1 while files are given up, and a little longer: links may be left of them
 //! ```
 //!
 //! `trees`, `scratch` and `unlinking` are in each tier of the store, as hard links need its file system; what
@@ -246,21 +246,26 @@ impl Views {
                 self.0.expire_wants();
             }
         };
+        let unmarked = async {
+            let mut tick = tokio::time::interval(LOOK_AFTER);
+            loop {
+                tick.tick().await;
+                let inner = self.0.clone();
+                let _ = tokio::task::spawn_blocking(move || inner.trees.unmark()).await;
+            }
+        };
         let kept = async {
             let mut tick = tokio::time::interval(LOOK_AFTER);
             loop {
                 tick.tick().await;
                 let inner = self.0.clone();
-                let look_after = move || {
-                    inner.served.sessions().look_after();
-                    inner.trees.settle();
-                };
-                let _ = tokio::task::spawn_blocking(look_after).await;
+                let _ = tokio::task::spawn_blocking(move || inner.served.sessions().look_after()).await;
             }
         };
         tokio::select! {
             () = grown => Ok(()),
             () = kept => Ok(()),
+            () = unmarked => Ok(()),
             () = expired => Ok(()),
             () = self.tell_arrivals() => Ok(()),
             () = shutdown.cancelled() => Ok(()),

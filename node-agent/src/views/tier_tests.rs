@@ -5,6 +5,7 @@ use crate::config::units::Size;
 use crate::store::StoreConfig;
 use crate::tiers::{Looked, Mover, MoverParts};
 use hearth_core::tier::Medium;
+use std::sync::atomic::Ordering;
 
 /// The second is better, and takes so many bytes.
 fn two(directory: &Path, capacity: u64) -> Store {
@@ -69,7 +70,9 @@ async fn what_was_not_copied_is_not_given_up() {
     tokio::task::block_in_place(|| {
         copy(&world, 0, 1, 1);
         let (hash, tiers) = (world.store.manifests()[0].0, world.store.tiers());
+        let synced = world.store.stats().syncs.load(Ordering::Relaxed);
         world.views.evict_copied(&tiers[0], &tiers[1], &hash, &[0, 1, 2]).unwrap();
+        assert!(world.store.stats().syncs.load(Ordering::Relaxed) > synced, "a power cut leaves the copy");
     });
     assert_eq!((held_in(&world, 0), held_in(&world, 1)), (2, 1));
 }

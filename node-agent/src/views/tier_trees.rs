@@ -38,7 +38,7 @@ impl TierTrees {
         }
         let trees = Self {
             links: RwLock::new(()),
-            unlinking: Unlinking::open(views)?,
+            unlinking: Unlinking::open(views, tier.has_lost_files())?,
             tier,
             directory: directory.to_owned(),
             scratch: scratch.to_owned(),

@@ -1,7 +1,7 @@
 //! The trees of all versions that the store knows, those of each tier on its own file system.
 //! They grow while files become whole, so that publishing a volume has nothing left to link.
 
-use super::error::{ViewError, io_error};
+use super::error::ViewError;
 use super::tier_trees::{Key, TierTrees, indices};
 use crate::store::{Store, Subscription, Taken, Tier, TierId};
 use hearth_core::manifest::{Manifest, ManifestHash};
@@ -67,12 +67,12 @@ impl Trees {
         self.each(|trees| trees.unused(hash, globs))
     }
 
-    /// Nothing may have been given up for a while.
-    pub(super) fn settle(&self) {
+    /// Takes the marks away of tiers in which nothing has been given up for a while.
+    pub(super) fn unmark(&self) {
         for trees in self.working() {
-            if let Err(error) = trees.unlinking.settle() {
-                let why = io_error("cannot mark the end of files in", trees.tier().directory())(error);
-                tell(trees.tier(), &why);
+            if let Err(error) = trees.unlinking.unmark() {
+                // It stays, and costs a look at the next start.
+                tracing::debug!(directory = %trees.tier().directory().display(), "its mark stays: {error}");
             }
         }
     }

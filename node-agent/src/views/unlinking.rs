@@ -29,11 +29,30 @@ struct State {
     ended: Instant,
 }
 
+impl State {
+    fn unmark(&mut self, file: &File) -> io::Result<()> {
+        if self.marked && !self.unfinished {
+            file.write_all_at(FINISHED, 0)?;
+            self.marked = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unlinking {
+    fn drop(&mut self) {
+        if let Err(error) = self.state.get_mut().unmark(&self.file) {
+            tracing::debug!("the next start looks for links that are left: {error}");
+        }
+    }
+}
+
 const UNFINISHED: &[u8] = b"1";
 const FINISHED: &[u8] = b"0";
 
 impl Unlinking {
-    pub(super) fn open(directory: &Path) -> Result<Self, ViewError> {
+    /// `lost` says that the store has lost files of which there may be links.
+    pub(super) fn open(directory: &Path, lost: bool) -> Result<Self, ViewError> {
         let path = directory.join("unlinking");
         let opened = || -> io::Result<Self> {
             let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
@@ -45,7 +64,11 @@ impl Unlinking {
                 File::open(directory)?.sync_all()?;
             }
             let marked = mark == UNFINISHED;
-            let state = State { marked, unfinished: marked, ended: Instant::now() };
+            if marked {
+                // It may be in memory only.
+                file.sync_data()?;
+            }
+            let state = State { marked, unfinished: marked || lost, ended: Instant::now() };
             Ok(Self { file, state: Mutex::new(state) })
         };
         opened().map_err(io_error("cannot open", &path))
@@ -69,13 +92,12 @@ impl Unlinking {
 
     /// Takes the mark away when nothing has been given up for a while. Without a sync: after a power
     /// cut there may be more to look at than has to be.
-    pub(super) fn settle(&self) -> io::Result<()> {
+    pub(super) fn unmark(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.marked && !state.unfinished && state.ended.elapsed() >= KEPT {
-            self.file.write_all_at(FINISHED, 0)?;
-            state.marked = false;
+        match state.ended.elapsed() >= KEPT {
+            true => state.unmark(&self.file),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn is_unfinished(&self) -> bool {

@@ -229,13 +229,16 @@ fn what_the_disk_lost_before_it_was_synced_is_given_up() {
     let store = open(&disk);
     version.put(&store).unwrap();
     version.write(&store, 0, 0).unwrap();
-    store.sync_now().unwrap();
+    store.sync().unwrap();
     version.write(&store, 1, 0).unwrap();
     disk.lose_unsynced();
-    assert!(matches!(store.sync_now(), Err(StoreError::Io { .. })));
+    assert!(matches!(store.sync(), Err(StoreError::Io { .. })));
+    // Memory has it still, and only the next sync tells what the disk has.
+    assert_eq!(version.held(&store), [0, 1]);
+    store.sync().unwrap();
     assert_eq!(version.held(&store), [0]);
     version.write(&store, 1, 0).unwrap();
-    store.sync_now().unwrap();
+    store.sync().unwrap();
     assert_eq!(version.held(&store), [0, 1]);
     assert!(store.shared.index.unsynced().unwrap().is_empty());
 }
@@ -254,10 +257,36 @@ fn what_was_not_synced_is_read_before_it_is_claimed() {
     assert_eq!(store.shared.space.used(), 1000);
     assert_eq!(store.shared.stats.blocks_damaged.load(Ordering::Relaxed), 1);
     // What is synced is found by who reads it.
-    store.sync_now().unwrap();
+    store.sync().unwrap();
     drop(store);
     disk.flip(&version.path(0), 7);
     store = open(&disk);
     assert_eq!(version.held(&store), [0]);
     assert!(!version.read(&store, 0, 0));
+}
+
+#[test]
+fn a_store_from_before_there_were_notes_opens() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let mut store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 0, 0).unwrap();
+    store.shared.index.drop_notes();
+    drop(store);
+    store = open(&disk);
+    assert_eq!(version.held(&store), [0]);
+    version.write(&store, 1, 0).unwrap();
+    assert_eq!(store.shared.index.unsynced().unwrap(), [version.object(1)]);
+}
+
+/// The other blocks of such a file would go with the last one.
+#[test]
+fn files_of_several_blocks_are_durable_at_once() {
+    let (disk, version) = (FakeDisk::default(), small());
+    let store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 2, 0).unwrap();
+    assert!(store.shared.index.unsynced().unwrap().is_empty());
+    version.write(&store, 0, 0).unwrap();
+    assert_eq!(store.shared.index.unsynced().unwrap(), [version.object(0)]);
 }

@@ -203,7 +203,7 @@ impl World {
                 }
             }
             Step::Sync => {
-                if store.sync_now().is_ok() {
+                if store.sync().is_ok() {
                     self.durable.extend(self.published.iter().copied());
                 }
             }
