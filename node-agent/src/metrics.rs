@@ -21,7 +21,7 @@ pub struct Metrics {
     pub origin_retries: IntCounter,
     /// Bytes per second that fills reached of late.
     pub origin_rate: Gauge,
-    /// From the start of a request for data until its blocks are durable.
+    /// From the start of a request for data until its blocks are kept.
     pub fill_seconds: Histogram,
     /// Requests for data that are under way.
     pub fill_running: IntGauge,
@@ -118,7 +118,7 @@ impl Metrics {
             )?)?,
             fill_seconds: make.histogram(
                 "fill_seconds",
-                "Time from a request for data until its blocks are durable.",
+                "Time from a request for data until its blocks are kept.",
                 &WAITS,
             )?,
             fill_running: make.gauge("fill_requests_running", "Requests for data that are under way.")?,
@@ -263,9 +263,9 @@ impl StoreMetrics {
             capacity: make.gauge("store_capacity_bytes", "Bytes that the store may take.")?,
             used: make.gauge("store_used_bytes", "Bytes that the store takes.")?,
             free: make.gauge("store_filesystem_free_bytes", "Bytes free on the store's file system.")?,
-            blocks_written: make.counter("store_blocks_written_total", "Blocks that became durable.")?,
+            blocks_written: make.counter("store_blocks_written_total", "Blocks that were kept.")?,
             bytes_written: make
-                .counter("store_bytes_written_total", "Bytes of blocks that became durable.")?,
+                .counter("store_bytes_written_total", "Bytes of blocks that were kept.")?,
             blocks_read: make.counter("store_blocks_read_total", "Blocks read and found good.")?,
             bytes_read: make.counter("store_bytes_read_total", "Bytes of blocks read and found good.")?,
             blocks_damaged: make.counter(

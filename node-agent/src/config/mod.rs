@@ -73,7 +73,7 @@ pub struct TlsConfig {
 pub struct OriginConfig {
     /// Requests for data at one time, 1 to 1,024.
     pub concurrency: usize,
-    /// Most bytes that have come and are not yet durable, at least `64Mi`.
+    /// Most bytes that have come and are not yet kept, at least `64Mi`.
     pub buffer: Size,
     /// Longest time to get a connection.
     #[serde(with = "humantime_serde")]

@@ -1,5 +1,5 @@
 //! Blocks that somebody waits for now: they are fetched before all else, and handed over
-//! as they come. Whoever reads need not wait until they are durable.
+//! as they come. Whoever reads need not wait until they are kept.
 
 use bytes::Bytes;
 use hearth_core::block::BlockNumber;

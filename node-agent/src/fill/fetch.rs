@@ -36,9 +36,9 @@ pub(super) struct Fetcher {
     pub(super) blocks: Arc<Blocks>,
     /// Who makes room for the others.
     pub(super) room: Arc<dyn MakeRoom>,
-    /// Memory for bytes that have come and are not yet durable.
+    /// Memory for bytes that have come and are not yet kept.
     pub(super) buffer: Arc<Semaphore>,
-    /// Told when a request has ended, though its blocks may not be durable yet.
+    /// Told when a request has ended, though its blocks may not be kept yet.
     pub(super) freed: Arc<Notify>,
     /// Bytes that have come, kept or not.
     pub(super) came: AtomicU64,
@@ -54,7 +54,7 @@ pub(super) struct Slot {
 /// How a run ended.
 #[derive(Default)]
 pub(super) struct Fetched {
-    /// Block numbers that are durable now.
+    /// Block numbers that are kept now.
     pub(super) done: RoaringBitmap,
     /// Their bytes.
     pub(super) bytes: u64,

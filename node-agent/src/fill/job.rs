@@ -257,7 +257,7 @@ impl Job {
         matches!(self.phase, Phase::Active) && self.plan.has_more() && !self.is_full()
     }
 
-    /// A request has ended; `done` are the blocks that are durable.
+    /// A request has ended; `done` are the blocks that are kept.
     pub(super) fn ended(
         &mut self,
         run: &Run,

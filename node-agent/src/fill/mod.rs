@@ -192,7 +192,7 @@ impl Fill {
                 () = shutdown.cancelled() => break,
             }
         }
-        // What is durable is in the index; the rest is fetched after the next start.
+        // What is kept is in the index; the rest is fetched after the next start.
         self.tasks.shutdown().await;
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Counts bytes that became durable.
+    /// Counts bytes that were kept.
     pub(super) fn fetched(&mut self, bytes: u64) {
         self.bytes += bytes;
     }

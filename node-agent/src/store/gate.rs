@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct OpenObject {
     pub(super) file: Arc<dyn DiskFile>,
     /// The index has no row of the object, so that its directory entry may not be
-    /// durable: it has to be, before a block of it is claimed.
+    /// durable: whoever syncs the file syncs that, too.
     pub(super) is_new: bool,
 }
 

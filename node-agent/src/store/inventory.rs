@@ -1,5 +1,5 @@
 //! What is held, in memory: the truth that the agent reports, one step behind
-//! what is durable and never before it.
+//! what the index has durably and never before it.
 
 use super::rows::ManifestState;
 use super::subscription::Feed;

@@ -258,7 +258,7 @@ impl Store {
     }
 
     /// Writes the `block`-th block of a file of a manifest that is adopted in that tier. Done
-    /// when it is durable and in the inventory; writing what is held there changes nothing.
+    /// when it is in the index, durably, and in the inventory; writing what is held there changes nothing.
     ///
     /// Hold a [`Reservation`](super::Reservation) of its bytes there until then: this does not look at capacity.
     /// A write whose future is dropped may still happen.
