@@ -25,6 +25,8 @@ pub struct Metrics {
     pub fill_seconds: Histogram,
     /// Requests for data that are under way.
     pub fill_running: IntGauge,
+    /// Whether fetching holds back for others.
+    pub fill_yields: IntGauge,
     /// Bytes that readers got and that were not kept.
     pub read_through_bytes: IntCounter,
     /// Bytes given up to make room, by `reason`.
@@ -122,6 +124,10 @@ impl Metrics {
                 &WAITS,
             )?,
             fill_running: make.gauge("fill_requests_running", "Requests for data that are under way.")?,
+            fill_yields: make.gauge(
+                "fill_yields",
+                "1 while others want all processors, and what nobody waits for keeps to origin.busyCpuPercent.",
+            )?,
             read_through_bytes: make.counter(
                 "read_through_bytes_total",
                 "Bytes that readers waited for and that were not kept, since what is held is worth more.",
@@ -264,8 +270,7 @@ impl StoreMetrics {
             used: make.gauge("store_used_bytes", "Bytes that the store takes.")?,
             free: make.gauge("store_filesystem_free_bytes", "Bytes free on the store's file system.")?,
             blocks_written: make.counter("store_blocks_written_total", "Blocks that were kept.")?,
-            bytes_written: make
-                .counter("store_bytes_written_total", "Bytes of blocks that were kept.")?,
+            bytes_written: make.counter("store_bytes_written_total", "Bytes of blocks that were kept.")?,
             blocks_read: make.counter("store_blocks_read_total", "Blocks read and found good.")?,
             bytes_read: make.counter("store_bytes_read_total", "Bytes of blocks read and found good.")?,
             blocks_damaged: make.counter(

@@ -1,24 +1,40 @@
-//! How much the node's tasks wait for its disks, as Linux tells it (PSI: `Documentation/accounting/psi.rst`).
+//! Who else uses the node's disks and processors, as Linux tells it.
 
-use std::path::Path;
+use procfs::{Current, CurrentSI, IoPressure, KernelStats};
+use rustix::time::{ClockId, clock_gettime};
 
 /// With more than this, in percent, the disks are others'.
 const BUSY: f32 = 20.0;
 
-/// Whether others wait for the node's disks; never where the kernel does not tell.
+/// Whether some task waits for the node's disks much of the time (PSI, `Documentation/accounting/psi.rst`);
+/// never where the kernel does not tell.
 pub(crate) fn disks_are_busy() -> bool {
-    io_some().is_some_and(|waiting| waiting > BUSY)
+    IoPressure::current().is_ok_and(|pressure| pressure.some.avg10 > BUSY)
 }
 
-/// Percent of the last ten seconds in which some task waited for a disk; `None` where the
-/// kernel does not tell.
-fn io_some() -> Option<f32> {
-    some(&std::fs::read_to_string(Path::new("/proc/pressure/io")).ok()?)
+/// What the node's processors have done so far, in seconds of one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ProcessorTime {
+    /// In all, but for what a hypervisor took.
+    pub(crate) all: f64,
+    /// Of it with nothing to do.
+    pub(crate) idle: f64,
+    /// Of it for this process.
+    pub(crate) own: f64,
 }
 
-fn some(text: &str) -> Option<f32> {
-    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
-    line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+/// Until now; `None` where the kernel does not tell.
+pub(crate) fn processor_time() -> Option<ProcessorTime> {
+    let total = KernelStats::current().ok()?.total;
+    let idle = total.idle + total.iowait.unwrap_or(0);
+    let interrupts = total.irq.unwrap_or(0) + total.softirq.unwrap_or(0);
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    let own = clock_gettime(ClockId::ProcessCPUTime);
+    Some(ProcessorTime {
+        all: seconds(total.user + total.nice + total.system + interrupts + idle),
+        idle: seconds(idle),
+        own: own.tv_sec as f64 + own.tv_nsec as f64 / 1e9,
+    })
 }
 
 #[cfg(test)]
@@ -26,10 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_linux_tells_is_understood() {
-        let text = "some avg10=12.50 avg60=0.10 avg300=0.00 total=81\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=2\n";
-        assert_eq!(some(text), Some(12.5));
-        assert_eq!(some("full avg10=1.00"), None);
-        assert_eq!(some("some avg10=soon"), None);
+    fn what_this_process_does_is_its_own() {
+        let before = processor_time().unwrap();
+        let mut sum = 0u64;
+        while processor_time().unwrap().own < before.own + 0.05 {
+            sum = (0..100_000u64).fold(sum, |sum, number| std::hint::black_box(sum ^ number));
+        }
+        let after = processor_time().unwrap();
+        // Ticks are coarse: what was just done may not be counted yet.
+        assert!(after.all >= before.all && after.idle >= before.idle && after.all >= after.idle, "{sum}");
     }
 }

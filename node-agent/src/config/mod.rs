@@ -73,6 +73,9 @@ pub struct TlsConfig {
 pub struct OriginConfig {
     /// Requests for data at one time, 1 to 1,024.
     pub concurrency: usize,
+    /// Most of the node's processors, in percent, that fetching takes for what nobody waits for
+    /// while others want all of them, 1 to 100.
+    pub busy_cpu_percent: u8,
     /// Most bytes that have come and are not yet kept, at least `64Mi`.
     pub buffer: Size,
     /// Longest time to get a connection.
@@ -206,6 +209,7 @@ impl Default for OriginConfig {
     fn default() -> Self {
         Self {
             concurrency: 32,
+            busy_cpu_percent: 5,
             buffer: Size::Bytes(256 << 20),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
@@ -302,6 +306,11 @@ impl Config {
             self.origin.concurrency
         );
         ensure!(
+            (1..=100).contains(&self.origin.busy_cpu_percent),
+            "origin.busyCpuPercent is {}, and 1 to 100 are allowed",
+            self.origin.busy_cpu_percent
+        );
+        ensure!(
             self.origin.retry.attempts <= 20,
             "origin.retry.attempts is {}, and 0 to 20 are allowed",
             self.origin.retry.attempts
@@ -387,6 +396,7 @@ mod tests {
             ("{}", "nodeName"),
             ("{nodeName: n, extenders: []}", "extenders"),
             ("{nodeName: n, origin: {concurrency: 0}}", "origin.concurrency"),
+            ("{nodeName: n, origin: {busyCpuPercent: 0}}", "origin.busyCpuPercent"),
             ("{nodeName: n, origin: {buffer: 1Mi}}", "origin.buffer"),
             ("{nodeName: n, origin: {retry: {budget: 2.0}}}", "origin.retry.budget"),
             (

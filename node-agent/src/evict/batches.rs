@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Objects given up at a time: a volume that is being published waits no longer than for them.
-const OBJECTS_AT_ONCE: usize = 1024;
+const OBJECTS_AT_ONCE: usize = 256;
 
 /// Why something is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod failures;
 mod fetch;
 mod job;
 mod plan;
+mod processors;
 mod quota;
 mod rate;
 mod room;
@@ -29,12 +30,14 @@ use crate::datasets::Datasets;
 use crate::manifests::Manifests;
 use crate::metrics::Metrics;
 use crate::origin::Origins;
+use crate::pressure;
 use crate::store::Store;
 use courtesy::Courtesy;
 use fetch::{Fetched, Fetcher, Slot};
 use hearth_core::wire::report::Want;
 use job::{Job, Key, key};
 use plan::{InFlight, Run};
+use processors::Processors;
 use quota::Quotas;
 use rate::Rate;
 use source::{FillError, Prepared, Sources};
@@ -85,6 +88,9 @@ pub struct Fill {
     slots: Arc<Semaphore>,
     concurrency: usize,
     courtesy: Courtesy,
+    processors: Processors,
+    /// Until when nothing is begun that nobody waits for.
+    paused: Option<Instant>,
     /// Held by each request that has a slot and that nobody waits for.
     background: Arc<()>,
     jobs: BTreeMap<Key, Job>,
@@ -144,6 +150,8 @@ impl Fill {
             slots: Arc::new(Semaphore::new(config.concurrency)),
             concurrency: config.concurrency,
             courtesy: Courtesy::new(config.concurrency),
+            processors: Processors::new(config.busy_cpu_percent),
+            paused: None,
             background: Arc::new(()),
             jobs: BTreeMap::new(),
             running: HashMap::new(),
@@ -276,6 +284,10 @@ impl Fill {
     /// from what is less urgent. Beside readers it leaves slots free.
     fn hand_out(&mut self) {
         let now = Instant::now();
+        self.paused = self.processors.pause(now, pressure::processor_time);
+        if self.processors.are_wanted() {
+            self.courtesy.asked(now);
+        }
         let limit = self.courtesy.limit(self.fetcher.came.load(Ordering::Relaxed), now);
         let mut order: Vec<(i32, Key)> = self
             .jobs
@@ -294,7 +306,8 @@ impl Fill {
                 let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
                 // What its origin does not allow yet would only keep others from their slots.
                 let waits = priority != URGENT && job.has_all_its_turns();
-                if !has_more || waits || self.running.len() >= most_running {
+                let is_paused = priority != URGENT && self.paused.is_some();
+                if !has_more || waits || is_paused || self.running.len() >= most_running {
                     break;
                 }
                 let background = Arc::strong_count(&self.background) - 1;
@@ -419,10 +432,9 @@ impl Fill {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        if self.preparing >= PREPARING {
-            return None;
-        }
-        self.jobs.values().filter_map(Job::due).min()
+        let prepares = self.jobs.values().filter_map(Job::due).min().filter(|_| self.preparing < PREPARING);
+        let goes_on = self.paused.filter(|_| self.jobs.values().any(Job::has_more));
+        prepares.into_iter().chain(goes_on).min()
     }
 
     /// Brings status and gauges up to date.
@@ -436,6 +448,7 @@ impl Fill {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let done = self.jobs.values().filter(|job| job.is_done()).count();
         metrics.fill_running.set(gauge(self.running.len()));
+        metrics.fill_yields.set(i64::from(self.processors.are_wanted()));
         metrics.wants.with_label_values(&["done"]).set(gauge(done));
         metrics.wants.with_label_values(&["pending"]).set(gauge(self.jobs.len() - done));
         let missing: u64 = self.jobs.values().map(Job::missing).sum();

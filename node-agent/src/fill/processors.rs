@@ -1,0 +1,153 @@
+//! How much of the node's processors fetching takes while others want them all. Pure.
+//!
+//! The scheduler of the kernel gives each pod its share by what it requests, but the little that an
+//! agent requests is more than whoever trains on all processors should notice, and what the kernel
+//! does for it counts as nobody's. So while others use most of the processors and leave next to
+//! nothing, what nobody waits for is begun only as long as this process stays within a share.
+
+use crate::pressure::ProcessorTime;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often it is looked at.
+const WINDOW: Duration = Duration::from_millis(200);
+/// Others want all when they use this part of the processors, and no more than that is left.
+const OTHERS: f64 = 0.7;
+const LEFT: f64 = 0.1;
+/// What was taken beyond the share is waited for no longer than this: what comes in large pieces
+/// comes on, too.
+const LONGEST: f64 = 2.0;
+
+/// Decides whether something may be begun.
+#[derive(Debug)]
+pub(super) struct Processors {
+    /// Part of all of them.
+    share: f64,
+    before: Option<(Instant, ProcessorTime)>,
+    wanted: bool,
+    /// Seconds of one processor taken beyond the share.
+    debt: f64,
+}
+
+impl Processors {
+    /// With at most so many percent of the processors while others want them.
+    pub(super) fn new(percent: u8) -> Self {
+        Self { share: f64::from(percent) / 100.0, before: None, wanted: false, debt: 0.0 }
+    }
+
+    /// Whether others want all of them.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Until when nothing is to be begun that nobody waits for; `time` tells what was used.
+    pub(super) fn pause(
+        &mut self,
+        now: Instant,
+        time: impl FnOnce() -> Option<ProcessorTime>,
+    ) -> Option<Instant> {
+        let due = self.before.is_none_or(|(then, _)| now.saturating_duration_since(then) >= WINDOW);
+        if due && let Some(time) = time() {
+            if let Some((_, before)) = self.before {
+                self.used(before, time);
+            }
+            self.before = Some((now, time));
+        }
+        let (looked, _) = self.before?;
+        (self.wanted && self.debt > 0.0).then_some(looked + WINDOW)
+    }
+
+    fn used(&mut self, before: ProcessorTime, after: ProcessorTime) {
+        let all = after.all - before.all;
+        // Less than a tick of each says nothing.
+        if all <= 0.0 {
+            return;
+        }
+        let (idle, own) = (after.idle - before.idle, after.own - before.own);
+        self.wanted = (all - idle - own) / all >= OTHERS && idle / all <= LEFT;
+        self.debt = match self.wanted {
+            true => (self.debt + own - self.share * all)
+                .clamp(-self.share * all, self.share * all * LONGEST / WINDOW.as_secs_f64()),
+            false => 0.0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two processors and whoever else uses this part of them when it can; filling takes all it gets
+    /// when it may. The parts that each has had, over so many windows.
+    fn run(processors: &mut Processors, others: f64, windows: usize) -> (f64, f64) {
+        let (mut now, mut time) = (Instant::now(), ProcessorTime::default());
+        let (mut own_sum, mut others_sum) = (0.0, 0.0);
+        for _ in 0..windows {
+            let is_paused = processors.pause(now, || Some(time)).is_some();
+            // The kernel's scheduler is fair to the process at best.
+            let own = if is_paused { 0.0 } else { (1.0 - others).max(0.25) };
+            let theirs = others.min(1.0 - own);
+            now += WINDOW;
+            let all = 2.0 * WINDOW.as_secs_f64();
+            time.all += all;
+            time.idle += all * (1.0 - own - theirs);
+            time.own += all * own;
+            own_sum += own;
+            others_sum += theirs;
+        }
+        (own_sum / windows as f64, others_sum / windows as f64)
+    }
+
+    #[test]
+    fn whoever_wants_all_processors_gets_nearly_all() {
+        let (own, others) = run(&mut Processors::new(5), 1.0, 500);
+        assert!((0.03..0.06).contains(&own), "{own}");
+        assert!(others > 0.94, "{others}");
+        let (own, _) = run(&mut Processors::new(100), 1.0, 500);
+        assert!(own > 0.24, "{own}");
+    }
+
+    #[test]
+    fn what_others_leave_is_taken() {
+        for others in [0.0, 0.3, 0.6] {
+            let (own, _) = run(&mut Processors::new(5), others, 100);
+            assert!(own > 0.39, "{own} beside {others}");
+        }
+    }
+
+    #[test]
+    fn it_goes_on_at_once_when_they_are_free_again() {
+        let mut processors = Processors::new(5);
+        run(&mut processors, 1.0, 100);
+        let (own, _) = run(&mut processors, 0.1, 20);
+        assert!(own > 0.8, "{own}");
+    }
+
+    #[test]
+    fn a_burst_is_not_held_against_it_for_long() {
+        let (mut processors, now) = (Processors::new(5), Instant::now());
+        let used = |all: f64, own: f64| Some(ProcessorTime { all, idle: 0.0, own });
+        assert_eq!(processors.pause(now, || used(0.0, 0.0)), None);
+        let mut at = now + WINDOW;
+        assert!(processors.pause(at, || used(100.0, 25.0)).is_some());
+        let mut all = 100.0;
+        let mut windows = 0;
+        loop {
+            at += WINDOW;
+            all += 100.0;
+            windows += 1;
+            if processors.pause(at, || used(all, 25.0)).is_none() {
+                break;
+            }
+        }
+        assert!(WINDOW * windows <= Duration::from_secs(3), "{windows} windows");
+    }
+
+    #[test]
+    fn where_nothing_is_told_nothing_is_held_back() {
+        let (mut processors, now) = (Processors::new(5), Instant::now());
+        for step in 0..10 {
+            assert_eq!(processors.pause(now + WINDOW * step, || None), None);
+        }
+    }
+}
