@@ -209,7 +209,7 @@ impl Default for OriginConfig {
     fn default() -> Self {
         Self {
             concurrency: 32,
-            busy_cpu_percent: 5,
+            busy_cpu_percent: 3,
             buffer: Size::Bytes(256 << 20),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),

@@ -14,6 +14,8 @@ const WINDOW: Duration = Duration::from_millis(200);
 /// Others want all when they use this part of the processors, and no more than that is left.
 const OTHERS: f64 = 0.7;
 const LEFT: f64 = 0.1;
+/// They want them no more after so many looks that say so: whoever trains waits for data now and then.
+const FREE: u32 = 3;
 /// What was taken beyond the share is waited for no longer than this: what comes in large pieces
 /// comes on, too.
 const LONGEST: f64 = 2.0;
@@ -24,7 +26,8 @@ pub(super) struct Processors {
     /// Part of all of them.
     share: f64,
     before: Option<(Instant, ProcessorTime)>,
-    wanted: bool,
+    /// For so many looks more; 0 when others do not want all of them.
+    wanted: u32,
     /// Seconds of one processor taken beyond the share.
     debt: f64,
 }
@@ -32,12 +35,12 @@ pub(super) struct Processors {
 impl Processors {
     /// With at most so many percent of the processors while others want them.
     pub(super) fn new(percent: u8) -> Self {
-        Self { share: f64::from(percent) / 100.0, before: None, wanted: false, debt: 0.0 }
+        Self { share: f64::from(percent) / 100.0, before: None, wanted: 0, debt: 0.0 }
     }
 
     /// Whether others want all of them.
     pub(super) fn are_wanted(&self) -> bool {
-        self.wanted
+        self.wanted > 0
     }
 
     /// Until when nothing is to be begun that nobody waits for; `time` tells what was used.
@@ -54,7 +57,7 @@ impl Processors {
             self.before = Some((now, time));
         }
         let (looked, _) = self.before?;
-        (self.wanted && self.debt > 0.0).then_some(looked + WINDOW)
+        (self.are_wanted() && self.debt > 0.0).then_some(looked + WINDOW)
     }
 
     fn used(&mut self, before: ProcessorTime, after: ProcessorTime) {
@@ -64,10 +67,13 @@ impl Processors {
             return;
         }
         let (idle, own) = (after.idle - before.idle, after.own - before.own);
-        self.wanted = (all - idle - own) / all >= OTHERS && idle / all <= LEFT;
-        self.debt = match self.wanted {
-            true => (self.debt + own - self.share * all)
-                .clamp(-self.share * all, self.share * all * LONGEST / WINDOW.as_secs_f64()),
+        self.wanted = match (all - idle - own) / all >= OTHERS && idle / all <= LEFT {
+            true => FREE,
+            false => self.wanted.saturating_sub(1),
+        };
+        let (allowed, longest) = (self.share * all, LONGEST / WINDOW.as_secs_f64());
+        self.debt = match self.are_wanted() {
+            true => (self.debt + own - allowed).clamp(-allowed, allowed * longest),
             false => 0.0,
         };
     }
@@ -77,49 +83,60 @@ impl Processors {
 mod tests {
     use super::*;
 
-    /// Two processors and whoever else uses this part of them when it can; filling takes all it gets
-    /// when it may. The parts that each has had, over so many windows.
-    fn run(processors: &mut Processors, others: f64, windows: usize) -> (f64, f64) {
-        let (mut now, mut time) = (Instant::now(), ProcessorTime::default());
-        let (mut own_sum, mut others_sum) = (0.0, 0.0);
-        for _ in 0..windows {
-            let is_paused = processors.pause(now, || Some(time)).is_some();
-            // The kernel's scheduler is fair to the process at best.
-            let own = if is_paused { 0.0 } else { (1.0 - others).max(0.25) };
-            let theirs = others.min(1.0 - own);
-            now += WINDOW;
-            let all = 2.0 * WINDOW.as_secs_f64();
-            time.all += all;
-            time.idle += all * (1.0 - own - theirs);
-            time.own += all * own;
-            own_sum += own;
-            others_sum += theirs;
+    /// Two processors.
+    struct Node {
+        now: Instant,
+        time: ProcessorTime,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            Self { now: Instant::now(), time: ProcessorTime::default() }
         }
-        (own_sum / windows as f64, others_sum / windows as f64)
+
+        /// Whoever else is there uses this part of them when it can; filling takes all it gets when
+        /// it may. The parts that each has had, over so many windows.
+        fn run(&mut self, processors: &mut Processors, others: f64, windows: usize) -> (f64, f64) {
+            let (mut own_sum, mut others_sum) = (0.0, 0.0);
+            for _ in 0..windows {
+                let is_paused = processors.pause(self.now, || Some(self.time)).is_some();
+                // A scheduler that is fair to the process is the best that it can hope for.
+                let own = if is_paused { 0.0 } else { (1.0 - others).max(0.25) };
+                let theirs = others.min(1.0 - own);
+                self.now += WINDOW;
+                let all = 2.0 * WINDOW.as_secs_f64();
+                self.time.all += all;
+                self.time.idle += all * (1.0 - own - theirs);
+                self.time.own += all * own;
+                own_sum += own;
+                others_sum += theirs;
+            }
+            (own_sum / windows as f64, others_sum / windows as f64)
+        }
     }
 
     #[test]
     fn whoever_wants_all_processors_gets_nearly_all() {
-        let (own, others) = run(&mut Processors::new(5), 1.0, 500);
+        let (own, others) = Node::new().run(&mut Processors::new(5), 1.0, 500);
         assert!((0.03..0.06).contains(&own), "{own}");
         assert!(others > 0.94, "{others}");
-        let (own, _) = run(&mut Processors::new(100), 1.0, 500);
+        let (own, _) = Node::new().run(&mut Processors::new(100), 1.0, 500);
         assert!(own > 0.24, "{own}");
     }
 
     #[test]
     fn what_others_leave_is_taken() {
         for others in [0.0, 0.3, 0.6] {
-            let (own, _) = run(&mut Processors::new(5), others, 100);
+            let (own, _) = Node::new().run(&mut Processors::new(5), others, 100);
             assert!(own > 0.39, "{own} beside {others}");
         }
     }
 
     #[test]
     fn it_goes_on_at_once_when_they_are_free_again() {
-        let mut processors = Processors::new(5);
-        run(&mut processors, 1.0, 100);
-        let (own, _) = run(&mut processors, 0.1, 20);
+        let (mut node, mut processors) = (Node::new(), Processors::new(5));
+        node.run(&mut processors, 1.0, 100);
+        let (own, _) = node.run(&mut processors, 0.1, 20);
         assert!(own > 0.8, "{own}");
     }
 
