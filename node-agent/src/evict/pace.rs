@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 /// Rests in lengths of the batch before.
-const USUAL: u32 = 4;
-const WHILE_BUSY: u32 = 16;
+const USUAL: u32 = 16;
+const WHILE_BUSY: u32 = 32;
 /// Who comes to wait meanwhile waits no longer than this.
 const LONGEST: Duration = Duration::from_millis(500);
 
@@ -29,8 +29,8 @@ mod tests {
     fn it_rests_when_nobody_waits_and_longer_when_the_disks_are_busy() {
         let took = Duration::from_millis(50);
         assert_eq!(rest(took, true, true), Duration::ZERO);
-        assert_eq!(rest(took / 5, false, false), took * 4 / 5);
-        assert_eq!(rest(took / 5, false, true), took * 16 / 5);
+        assert_eq!(rest(took / 50, false, false), took * 16 / 50);
+        assert_eq!(rest(took / 50, false, true), took * 32 / 50);
         assert_eq!(rest(Duration::MAX, false, true), LONGEST);
     }
 }

@@ -284,7 +284,7 @@ impl Fill {
     /// from what is less urgent. Beside readers it leaves slots free.
     fn hand_out(&mut self) {
         let now = Instant::now();
-        self.paused = self.processors.pause(now, pressure::processor_time);
+        self.paused = self.processors.pause(now, pressure::own_time(), pressure::processor_time);
         if self.processors.are_wanted() {
             self.courtesy.asked(now);
         }
