@@ -126,7 +126,7 @@ impl Metrics {
             fill_running: make.gauge("fill_requests_running", "Requests for data that are under way.")?,
             fill_yields: make.gauge(
                 "fill_yields",
-                "1 while others want all processors, and what nobody waits for keeps to origin.busyCpuPercent.",
+                "1 while others want all processors, and what no pod waits for keeps to origin.busyCpuPercent.",
             )?,
             read_through_bytes: make.counter(
                 "read_through_bytes_total",

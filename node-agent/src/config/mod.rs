@@ -73,7 +73,7 @@ pub struct TlsConfig {
 pub struct OriginConfig {
     /// Requests for data at one time, 1 to 1,024.
     pub concurrency: usize,
-    /// Most of the node's processors, in percent, that fetching takes for what nobody waits for
+    /// Most of the node's processors, in percent, that fetching takes for what no pod waits for
     /// while others want all of them, 1 to 100.
     pub busy_cpu_percent: u8,
     /// Most bytes that have come and are not yet kept, at least `64Mi`.

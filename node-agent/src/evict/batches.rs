@@ -68,10 +68,11 @@ impl Inner {
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
-                // Others who take the disk faster than it is freed are not waited for either.
+                // Nor is there a rest for others who take the disk faster than it is freed, or too much of it.
                 let is_awaited = so_far(all)
                     || Arc::strong_count(&self.waiting) > 1
-                    || self.tier.usage()?.free_bytes < free;
+                    || self.tier.usage()?.free_bytes < free
+                    || self.tier.is_short()?;
                 self.made.notify_waiters();
                 rest = pace::rest(began.elapsed(), is_awaited, !is_awaited && pressure::disks_are_busy());
             }

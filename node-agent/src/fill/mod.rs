@@ -34,7 +34,7 @@ use crate::pressure;
 use crate::store::Store;
 use courtesy::Courtesy;
 use fetch::{Fetched, Fetcher, Slot};
-use hearth_core::wire::report::Want;
+use hearth_core::wire::report::{POD_PRIORITY, Want};
 use job::{Job, Key, key};
 use plan::{InFlight, Run};
 use processors::Processors;
@@ -89,7 +89,7 @@ pub struct Fill {
     concurrency: usize,
     courtesy: Courtesy,
     processors: Processors,
-    /// Until when nothing is begun that nobody waits for.
+    /// Until when nothing is begun that no pod waits for.
     paused: Option<Instant>,
     /// Held by each request that has a slot and that nobody waits for.
     background: Arc<()>,
@@ -285,9 +285,6 @@ impl Fill {
     fn hand_out(&mut self) {
         let now = Instant::now();
         self.paused = self.processors.pause(now, pressure::own_time(), pressure::processor_time);
-        if self.processors.are_wanted() {
-            self.courtesy.asked(now);
-        }
         let limit = self.courtesy.limit(self.fetcher.came.load(Ordering::Relaxed), now);
         let mut order: Vec<(i32, Key)> = self
             .jobs
@@ -306,11 +303,14 @@ impl Fill {
                 let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
                 // What its origin does not allow yet would only keep others from their slots.
                 let waits = priority != URGENT && job.has_all_its_turns();
-                let is_paused = priority != URGENT && self.paused.is_some();
+                // A pod waits for what it mounts, though no reader may have come to it yet.
+                let yields = priority < POD_PRIORITY && self.processors.are_wanted();
+                let is_paused = yields && self.paused.is_some();
                 if !has_more || waits || is_paused || self.running.len() >= most_running {
                     break;
                 }
                 let background = Arc::strong_count(&self.background) - 1;
+                let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
                 if priority != URGENT && background >= limit {
                     self.make_room(priority, None);
                     return;

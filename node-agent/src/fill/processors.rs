@@ -3,7 +3,7 @@
 //! The scheduler of the kernel gives each pod its share by what it requests, but the little that an
 //! agent requests is more than whoever trains on all processors should notice, and what the kernel
 //! does for it counts as nobody's. So while others use most of the processors and leave next to
-//! nothing, what nobody waits for is begun only as long as this process stays within a share.
+//! nothing, what no pod waits for is begun only as long as this process stays within a share.
 
 use crate::pressure::ProcessorTime;
 use std::time::Duration;
@@ -35,13 +35,15 @@ pub(super) struct Processors {
     counted: Option<(Instant, f64)>,
     /// Seconds of one processor taken beyond the share.
     debt: f64,
+    /// Since when nothing was begun.
+    paused: Option<Instant>,
 }
 
 impl Processors {
     /// With at most so many percent of the processors while others want them.
     pub(super) fn new(percent: u8) -> Self {
         let share = f64::from(percent) / 100.0;
-        Self { share, looked: None, wanted: 0, count: 0.0, counted: None, debt: 0.0 }
+        Self { share, looked: None, wanted: 0, count: 0.0, counted: None, debt: 0.0, paused: None }
     }
 
     /// Whether others want all of them.
@@ -49,7 +51,7 @@ impl Processors {
         self.wanted > 0
     }
 
-    /// Until when nothing is to be begun that nobody waits for. `own` is the time that this process
+    /// Until when nothing is to be begun that no pod waits for. `own` is the time that this process
     /// has used so far, in seconds of one processor, and `time` tells what was used in all.
     pub(super) fn pause(
         &mut self,
@@ -60,14 +62,20 @@ impl Processors {
         self.look(now, time);
         let counted = self.counted.replace((now, own));
         if !self.are_wanted() {
-            self.debt = 0.0;
+            (self.debt, self.paused) = (0.0, None);
             return None;
         }
         let (then, before) = counted?;
         let rate = self.share * self.count;
         let allowed = rate * now.saturating_duration_since(then).as_secs_f64();
         self.debt = (self.debt + own - before - allowed).clamp(-rate * WINDOW.as_secs_f64(), rate * LONGEST);
-        (self.debt > 0.0).then(|| now + Duration::from_secs_f64(self.debt / rate))
+        // Readers that are served may take more than the share all the time.
+        let since = *self.paused.get_or_insert(now);
+        if self.debt <= 0.0 || now.saturating_duration_since(since).as_secs_f64() >= LONGEST {
+            (self.debt, self.paused) = (self.debt.min(0.0), None);
+            return None;
+        }
+        Some(now + Duration::from_secs_f64(self.debt / rate))
     }
 
     fn look(&mut self, now: Instant, time: impl FnOnce() -> Option<ProcessorTime>) {
@@ -77,7 +85,8 @@ impl Processors {
         }
         let Some(after) = time() else { return };
         if let (Some((_, before)), Some(passed)) = (self.looked, passed) {
-            let all = after.all - before.all;
+            // Counters of idle time may go back.
+            let all = (after.all - before.all).max(0.0);
             let (idle, own) = (after.idle - before.idle, after.own - before.own);
             self.count = all / passed.as_secs_f64();
             self.wanted = match all > 0.0 && (all - idle - own) / all >= OTHERS && idle / all <= LEFT {
@@ -165,6 +174,28 @@ mod tests {
         let longest = pause(1000.0).unwrap();
         assert!(longest <= Duration::from_secs_f64(LONGEST), "{longest:?}");
         assert!(pause(1000.0).unwrap() < longest);
+    }
+
+    #[test]
+    fn what_readers_take_does_not_stop_the_rest_for_ever() {
+        let (mut processors, mut now) = (Processors::new(5), Instant::now());
+        let (mut time, mut begun) = (ProcessorTime::default(), 0);
+        for _ in 0..200 {
+            now += WINDOW;
+            let all = 2.0 * WINDOW.as_secs_f64();
+            time = ProcessorTime { all: time.all + all, idle: 0.0, own: time.own + 0.2 * all };
+            begun += usize::from(processors.pause(now, time.own, || Some(time)).is_none());
+        }
+        assert!((3..10).contains(&begun), "{begun} times in 40 s");
+    }
+
+    #[test]
+    fn counters_that_go_back_are_no_reason_for_anything() {
+        let (mut processors, mut now) = (Processors::new(5), Instant::now());
+        for all in [1.0, 2.0, 1.0, 0.0, 5.0, 5.0] {
+            now += WINDOW;
+            processors.pause(now, 0.5, || Some(ProcessorTime { all, idle: 0.0, own: 0.0 }));
+        }
     }
 
     #[test]

@@ -175,6 +175,12 @@ impl Space {
         self.capacity.map_or(possible, |capacity| bytes_of(capacity, facts).min(possible))
     }
 
+    /// Whether others have taken much of what must stay free.
+    pub(super) fn is_short(&self) -> Result<bool, StoreError> {
+        let facts = self.facts()?;
+        Ok(facts.free_bytes < bytes_of(self.min_free, &facts) / 4 * 3)
+    }
+
     /// Whether it is configured to keep nothing.
     pub(super) fn keeps_nothing(&self) -> bool {
         matches!(self.capacity, Some(Size::Bytes(0) | Size::Percent(0)))

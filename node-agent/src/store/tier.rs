@@ -172,6 +172,11 @@ impl Tier {
         self.engine.shared.space.keeps_nothing()
     }
 
+    /// Whether others have taken much of what must stay free.
+    pub fn is_short(&self) -> Result<bool, StoreError> {
+        self.engine.shared.space.is_short()
+    }
+
     /// How full it is.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         self.engine.usage()

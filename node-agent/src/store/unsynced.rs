@@ -52,6 +52,7 @@ struct State {
     since: Option<Instant>,
     /// What a sync that is under way is about.
     syncing: Written,
+    is_syncing: bool,
     /// Somebody waits for a sync.
     asked: bool,
     /// How many have failed, and until when another one waits.
@@ -94,7 +95,7 @@ impl Unsynced {
             bytes: state.written.bytes + state.syncing.bytes,
             objects: state.written.objects + state.syncing.objects,
         };
-        !all.reaches(MOST)
+        !state.closed && !all.reaches(MOST)
     }
 
     /// So many objects of so many bytes were written, and are noted under the number that this returns.
@@ -132,7 +133,7 @@ impl Unsynced {
                 None => self.changed.wait(&mut state),
                 Some(due) if due <= Instant::now() => {
                     state.syncing = std::mem::take(&mut state.written);
-                    (state.since, state.asked) = (None, false);
+                    (state.since, state.asked, state.is_syncing) = (None, false, true);
                     return Some((state.last, state.doubts > 0));
                 }
                 Some(due) => _ = self.changed.wait_until(&mut state, due),
@@ -145,6 +146,7 @@ impl Unsynced {
     fn ended(&self, upto: u64, synced: bool) {
         let mut state = self.state.lock();
         let syncing = std::mem::take(&mut state.syncing);
+        state.is_syncing = false;
         if synced {
             (state.synced, state.not_before) = (upto, None);
             state.doubts = state.doubts.saturating_sub(1);
@@ -169,7 +171,7 @@ impl Unsynced {
         let mut state = self.state.lock();
         let (last, failed) = (state.last, state.failed);
         while (state.synced < last || state.doubts > 0) && state.failed == failed && !state.closed {
-            if state.syncing.objects == 0 {
+            if !state.is_syncing && !state.asked {
                 state.asked = true;
                 self.changed.notify_all();
             }
@@ -197,14 +199,27 @@ impl Engine {
 
 /// Syncs what is noted, in time, until the store closes.
 pub(super) fn run(shared: &Arc<Shared>, queue: &Queue) {
+    let _closes = Closes(&shared.unsynced);
     while let Some((upto, in_doubt)) = shared.unsynced.next() {
         let synced = sync(shared, queue, upto, in_doubt);
         shared.unsynced.ended(upto, synced.is_ok());
         match synced {
             Ok(()) => {}
             Err(StoreError::Closed) => return,
-            Err(error) => tracing::warn!(%error, "what was written cannot be synced"),
+            Err(error) if shared.health.works() => {
+                tracing::warn!(%error, "what was written cannot be synced");
+            }
+            Err(error) => tracing::debug!(%error, "what was written cannot be synced"),
         }
+    }
+}
+
+/// Nobody waits for a sync any more, and each write syncs its own: however the thread ends.
+struct Closes<'a>(&'a Unsynced);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -64,11 +64,13 @@ impl Unlinking {
                 File::open(directory)?.sync_all()?;
             }
             let marked = mark == UNFINISHED;
-            if marked {
-                // It may be in memory only.
+            let unfinished = marked || lost;
+            if unfinished {
+                // A mark that is there may be in memory only.
+                file.write_all_at(UNFINISHED, 0)?;
                 file.sync_data()?;
             }
-            let state = State { marked, unfinished: marked || lost, ended: Instant::now() };
+            let state = State { marked: unfinished, unfinished, ended: Instant::now() };
             Ok(Self { file, state: Mutex::new(state) })
         };
         opened().map_err(io_error("cannot open", &path))
