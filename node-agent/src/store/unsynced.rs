@@ -1,7 +1,7 @@
 //! Small objects, which are not synced one by one.
 //!
-//! A sync of each would cost more than all else that is done for it, and whoever trains beside it
-//! waits for the same disk. So the index notes which were written since the file system was last
+//! A sync of each, and one of its directory, is much of what such a file costs, and whoever trains
+//! beside it waits for the same disk. So the index notes which were written since the file system was last
 //! synced as a whole, which is done now and then, in the background. What is on the note when a
 //! store is opened is read before it is claimed (`torn.rs`).
 
