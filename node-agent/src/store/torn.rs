@@ -45,7 +45,8 @@ impl Torn {
         loaded: &Loaded,
     ) -> Result<Self, StoreError> {
         let noted: Vec<ObjectId> = loaded.unsynced.iter().copied().collect();
-        let objects = find(index, layout, &noted, &|path| disk.open_to_read(path), &|| false)?;
+        let look = Look { index, layout, open: &|path| disk.open_to_read(path), ends: &|| false };
+        let objects = look.find(&noted)?;
         let mut torn = Self { objects, holdings: BTreeMap::new() };
         if torn.is_empty() {
             return Ok(torn);
@@ -103,8 +104,13 @@ pub(super) fn give_up(shared: &Shared, queue: &Queue) -> Result<(), StoreError> 
     // What is under way is noted then.
     queue.ask_manifest(|reply| ManifestCommand::Settle { reply })?;
     let noted = shared.index.unsynced()?;
-    let open = |path: &Path| shared.disk.open_past_cache(path);
-    let torn = find(&shared.index, &shared.layout, &noted, &open, &|| shared.is_closing())?;
+    let look = Look {
+        index: &shared.index,
+        layout: &shared.layout,
+        open: &|path| shared.disk.open_past_cache(path),
+        ends: &|| shared.is_closing(),
+    };
+    let torn = look.find(&noted)?;
     if torn.is_empty() {
         return Ok(());
     }
@@ -128,7 +134,7 @@ pub(super) fn give_up(shared: &Shared, queue: &Queue) -> Result<(), StoreError> 
     let objects = unlisted.into_iter().collect();
     queue.ask_manifest(|reply| ManifestCommand::Collect { objects, seen, reply })?;
     // What is just being adopted, or was written meanwhile, is looked at again.
-    let left = find(&shared.index, &shared.layout, &noted, &open, &|| shared.is_closing())?;
+    let left = look.find(&noted)?;
     match left.is_empty() {
         true => Ok(()),
         false => {
@@ -142,65 +148,67 @@ type Open<'a> = dyn Fn(&Path) -> io::Result<Arc<dyn DiskFile>> + Sync + 'a;
 /// Whether to end early.
 type Ends<'a> = dyn Fn() -> bool + Sync + 'a;
 
-fn find(
-    index: &Index,
-    layout: &Layout,
-    objects: &[ObjectId],
-    open: &Open<'_>,
-    ends: &Ends<'_>,
-) -> Result<Objects, StoreError> {
-    let distinct: Vec<ObjectId> = objects.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let share = distinct.len().div_ceil(READERS).max(1);
-    thread::scope(|scope| {
-        let readers: Vec<_> = distinct
-            .chunks(share)
-            .map(|objects| scope.spawn(move || find_among(index, layout, objects, open, ends)))
-            .collect();
-        let mut torn = Objects::new();
-        for reader in readers {
-            let why = || StoreError::Index { why: "a thread that reads what it notes panicked".into() };
-            torn.append(&mut reader.join().map_err(|_| why())??);
-        }
-        Ok(torn)
-    })
+/// Compares objects with what the index says of them.
+struct Look<'a> {
+    index: &'a Index,
+    layout: &'a Layout,
+    open: &'a Open<'a>,
+    ends: &'a Ends<'a>,
 }
 
-fn find_among(
-    index: &Index,
-    layout: &Layout,
-    objects: &[ObjectId],
-    open: &Open<'_>,
-    ends: &Ends<'_>,
-) -> Result<Objects, StoreError> {
-    let asked: Vec<(ObjectId, ObjectId)> = objects.iter().map(|id| (*id, *id)).collect();
-    let mut rows = Vec::new();
-    index.rows_of(&asked, |id, first, row| rows.push((*id, first, row.clone())))?;
-    let mut torn = Objects::new();
-    for (id, first, row) in rows {
-        if ends() {
-            return Err(StoreError::Closed);
-        }
-        let path = layout.object(&id);
-        let is_there = match open(&path).and_then(|file| reads_back(file.as_ref(), first, &row)) {
-            Ok(is_there) => is_there,
-            Err(error) if is_passing(&error) => return Err(StoreError::io(&path, error)),
-            // Whatever else a file system that was cut off says of a file.
-            Err(_) => false,
-        };
-        if !is_there {
-            torn.insert(id, row.sums.first().copied().flatten());
-        }
+impl Look<'_> {
+    /// Those that do not read back.
+    fn find(&self, objects: &[ObjectId]) -> Result<Objects, StoreError> {
+        let distinct: Vec<ObjectId> = objects.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let share = distinct.len().div_ceil(READERS).max(1);
+        thread::scope(|scope| {
+            let readers: Vec<_> =
+                distinct.chunks(share).map(|objects| scope.spawn(move || self.find_among(objects))).collect();
+            let mut torn = Objects::new();
+            for reader in readers {
+                let why = || StoreError::Index { why: "a thread that reads what it notes panicked".into() };
+                torn.append(&mut reader.join().map_err(|_| why())??);
+            }
+            Ok(torn)
+        })
     }
-    // Those that were given up or written anew meanwhile are no loss.
-    let asked: Vec<(ObjectId, ObjectId)> = torn.keys().map(|id| (*id, *id)).collect();
-    let mut left = Objects::new();
-    index.rows_of(&asked, |id, _, row| {
-        let sum = row.sums.first().copied().flatten();
-        if torn.get(id) == Some(&sum) {
-            left.insert(*id, sum);
+
+    fn find_among(&self, objects: &[ObjectId]) -> Result<Objects, StoreError> {
+        let mut torn = Objects::new();
+        for (id, first, row) in self.rows(objects.iter())? {
+            if (self.ends)() {
+                return Err(StoreError::Closed);
+            }
+            let path = self.layout.object(&id);
+            let is_there = match (self.open)(&path).and_then(|file| reads_back(file.as_ref(), first, &row)) {
+                Ok(is_there) => is_there,
+                Err(error) if is_passing(&error) => return Err(StoreError::io(&path, error)),
+                // Whatever else a file system that was cut off says of a file.
+                Err(_) => false,
+            };
+            if !is_there {
+                torn.insert(id, first_sum(&row));
+            }
         }
-    })?;
-    Ok(left)
+        // Those that were given up or written anew meanwhile are no loss.
+        let left = self.rows(torn.keys())?;
+        let still = left.into_iter().filter(|(id, _, row)| torn.get(id) == Some(&first_sum(row)));
+        Ok(still.map(|(id, _, row)| (id, first_sum(&row))).collect())
+    }
+
+    fn rows<'i>(
+        &self,
+        objects: impl Iterator<Item = &'i ObjectId>,
+    ) -> Result<Vec<(ObjectId, u64, ObjectRow)>, StoreError> {
+        let asked: Vec<(ObjectId, ObjectId)> = objects.map(|id| (*id, *id)).collect();
+        let mut rows = Vec::new();
+        self.index.rows_of(&asked, |id, first, row| rows.push((*id, first, row.clone())))?;
+        Ok(rows)
+    }
+}
+
+fn first_sum(row: &ObjectRow) -> Option<u32> {
+    row.sums.first().copied().flatten()
 }
 
 /// Whether a failed read says nothing of the bytes: the process ran out of something.

@@ -210,6 +210,7 @@ impl World {
             Step::Reopen => {
                 self.store = None;
                 self.open();
+                self.nothing_published_is_lost();
             }
             Step::CutAfter(changes) => self.disk.cut_after(changes),
             Step::Cut(seed) => self.cut(seed),
@@ -235,6 +236,19 @@ impl World {
         let (now, _) = subscribe(store);
         let now: Mirror = now.into_iter().map(|holding| (holding.manifest, holding.blocks.0)).collect();
         assert_eq!(*mirror, now);
+    }
+
+    fn nothing_published_is_lost(&self) {
+        let store = self.store.as_ref().unwrap();
+        for version in &self.adopted {
+            let held = store.held(&self.versions[*version].hash).unwrap_or_default();
+            for (number, file, block, id) in self.blocks_of(*version) {
+                assert!(
+                    held.contains(number) || !self.published.contains(&(id, block)),
+                    "version {version} file {file} block {block} is lost"
+                );
+            }
+        }
     }
 
     /// After reopening: nothing that was durable is lost, nothing is claimed in vain, and
