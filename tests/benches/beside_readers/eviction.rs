@@ -16,7 +16,7 @@ const READ: usize = 10_000;
 /// Files that are given up.
 const GIVEN_UP: u64 = 100_000;
 /// Reads without anything beside them, before and after.
-const QUIET: Duration = Duration::from_secs(20);
+const QUIET: usize = 15_000;
 const FETCH: Duration = Duration::from_secs(900);
 const EVICT: Duration = Duration::from_secs(600);
 

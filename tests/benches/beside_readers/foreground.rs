@@ -26,8 +26,12 @@ pub(crate) struct Foreground {
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Foreground {
-    /// Reads files below `root` in random order, past the page cache.
+    /// Reads files below `root` in random order, past the page cache, until it is ended.
     pub(crate) fn start(root: &Path) -> Result<Self> {
+        Self::start_for(root, usize::MAX)
+    }
+
+    fn start_for(root: &Path, most: usize) -> Result<Self> {
         let mut files: Vec<PathBuf> = Vec::new();
         for entry in walkdir::WalkDir::new(root) {
             let entry = entry?;
@@ -42,7 +46,7 @@ impl Foreground {
             let mut memory = vec![0; (256 << 10) + SECTOR];
             let start = memory.as_ptr().align_offset(SECTOR);
             let buffer = &mut memory[start..start + (256 << 10)];
-            while !told.load(Ordering::Relaxed) {
+            while !told.load(Ordering::Relaxed) && each.len() < most {
                 let path = random.choice(&files).context("there are no files")?;
                 let began = Instant::now();
                 read(path, buffer).with_context(|| path.display().to_string())?;
@@ -54,15 +58,18 @@ impl Foreground {
         Ok(Self { ends, thread })
     }
 
-    /// Reads for so long.
-    pub(crate) async fn run(root: &Path, time: Duration) -> Result<Latencies> {
-        let reader = Self::start(root)?;
-        tokio::time::sleep(time).await;
-        reader.end()
+    /// Reads so many.
+    pub(crate) async fn run(root: &Path, reads: usize) -> Result<Latencies> {
+        let reader = Self::start_for(root, reads)?;
+        tokio::task::spawn_blocking(|| reader.latencies()).await?
     }
 
     pub(crate) fn end(self) -> Result<Latencies> {
         self.ends.store(true, Ordering::Relaxed);
+        self.latencies()
+    }
+
+    fn latencies(self) -> Result<Latencies> {
         let each = self.thread.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
         Ok(Latencies::of(each))
     }
