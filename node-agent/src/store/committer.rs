@@ -5,8 +5,7 @@
 //! under way that can come along: each takes its share of two cores and of the disk, and
 //! readers do not wait for it. A lone write waits for nothing.
 //!
-//! Bytes of large objects and their directory entries were synced by the writers already,
-//! each its own. Those of small ones are not (`unsynced.rs`), which the same transaction notes.
+//! Bytes of most blocks are not synced yet (`unsynced.rs`), which the same transaction notes.
 
 use super::commands::{BlockCommand, Command, ManifestCommand, Reply, Written};
 use super::engine::Shared;
@@ -15,7 +14,7 @@ use super::evict::{self, Evicted};
 use super::index::{self, Fault, Tables, meta};
 use super::inventory::BlockChange;
 use super::manifests::Object;
-use super::rows::{BLOCKS_PER_CHUNK, ManifestRow, ManifestState};
+use super::rows::{BLOCKS_PER_CHUNK, BlockOf, ManifestRow, ManifestState};
 use super::staging::{Places, Staging, held_in, part, put_holdings};
 use super::stats::count;
 use hearth_core::manifest::ManifestHash;
@@ -28,8 +27,10 @@ use std::time::{Duration, Instant};
 
 /// Most commands in one transaction.
 const BATCH: usize = 512;
-/// From one transaction to the next, while there is more to come along.
-const PACE: Duration = Duration::from_millis(20);
+/// From one transaction to the next, while there is more to come along, and not more than so many
+/// bytes: who wrote them keeps them in memory until then.
+const PACE: Duration = Duration::from_millis(100);
+const BYTES: u64 = 32 << 20;
 /// How often to look whether a doomed file may go, while there is one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -49,10 +50,10 @@ struct Staged {
     outcomes: Vec<Outcome>,
 }
 
-/// Objects of a transaction that are not synced, and their bytes.
+/// Blocks of a transaction that are not synced, and their bytes.
 #[derive(Default)]
 struct Notes {
-    objects: Vec<ObjectId>,
+    blocks: Vec<BlockOf>,
     bytes: u64,
 }
 
@@ -94,13 +95,13 @@ impl Committer {
 
     /// Lets writes that are under way come along until it is time.
     fn gather(&self, batch: &mut Vec<Command>) {
-        let is_write = |command: &Command| matches!(command, Command::Block(BlockCommand::Write(_)));
-        while batch.len() < BATCH.min(self.shared.gate.writing()) && batch.iter().all(is_write) {
+        let mut bytes = batch.iter().map(written_by).sum::<Option<u64>>();
+        while batch.len() < BATCH.min(self.shared.gate.writing()) && bytes.is_some_and(|bytes| bytes < BYTES)
+        {
             let left = (self.began + PACE).saturating_duration_since(Instant::now());
-            match self.queue.recv_timeout(left) {
-                Ok(command) => batch.push(command),
-                Err(_) => return,
-            }
+            let Ok(command) = self.queue.recv_timeout(left) else { return };
+            bytes = bytes.zip(written_by(&command)).map(|(all, one)| all + one);
+            batch.push(command);
         }
     }
 
@@ -219,7 +220,7 @@ impl Committer {
                     } else if self.shared.inventory.is_adopted(&write.manifest) {
                         staging.write(tables, write, &places[&id])?;
                         if write.unsynced {
-                            notes.objects.push(id);
+                            notes.blocks.push((id, write.block));
                             notes.bytes += write.length;
                         }
                     } else {
@@ -258,9 +259,9 @@ impl Committer {
         for change in staging.changes.values() {
             self.put_changed_chunks(tables, change)?;
         }
-        if !notes.objects.is_empty() {
-            let number = self.shared.unsynced.note(notes.objects.len(), notes.bytes);
-            tables.note_unsynced(number, &notes.objects)?;
+        if !notes.blocks.is_empty() {
+            let number = self.shared.unsynced.note(notes.blocks.len(), notes.bytes);
+            tables.note_unsynced(number, &notes.blocks)?;
         }
         tables.put_meta(meta::USED, &staging.used.to_le_bytes())?;
         Ok(Staged { changes: staging.changes, used: staging.used, outcomes })
@@ -470,6 +471,14 @@ impl Committer {
                 }
             }
         }
+    }
+}
+
+/// The bytes of a write; nothing for what does not wait for others.
+fn written_by(command: &Command) -> Option<u64> {
+    match command {
+        Command::Block(BlockCommand::Write(write)) => Some(write.length),
+        _ => None,
     }
 }
 

@@ -15,22 +15,13 @@ use std::time::{Duration, Instant};
 /// Longer than any commit of a disk that still works.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An object's open file.
-#[derive(Clone, Debug)]
-pub(super) struct OpenObject {
-    pub(super) file: Arc<dyn DiskFile>,
-    /// The index has no row of the object, so that its directory entry may not be
-    /// durable: whoever syncs the file syncs that, too.
-    pub(super) is_new: bool,
-}
-
 #[derive(Debug, Default)]
 struct Entry {
     /// Blocks being written, from before the file is open until the commit.
     blocks: Vec<u64>,
     /// Someone is about to put the file here.
     opening: bool,
-    file: Option<OpenObject>,
+    file: Option<Arc<dyn DiskFile>>,
     /// To be unlinked as soon as nobody writes.
     dying: bool,
 }
@@ -97,8 +88,8 @@ impl Gate {
     pub(super) fn file(
         &self,
         pass: &Pass,
-        open: impl FnOnce() -> Result<OpenObject, StoreError>,
-    ) -> Result<OpenObject, StoreError> {
+        open: impl FnOnce() -> Result<Arc<dyn DiskFile>, StoreError>,
+    ) -> Result<Arc<dyn DiskFile>, StoreError> {
         let deadline = Instant::now() + PATIENCE;
         let mut objects = self.objects.lock();
         loop {

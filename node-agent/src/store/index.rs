@@ -5,7 +5,7 @@
 
 use super::disk::{Disk, DiskFile};
 use super::error::StoreError;
-use super::rows::{self, DamagedRow, HoldingKey, ManifestRow, ObjectKey, ObjectRow};
+use super::rows::{self, BlockOf, DamagedRow, HoldingKey, ManifestRow, ObjectKey, ObjectRow};
 use hearth_core::manifest::ManifestHash;
 use hearth_core::object::ObjectId;
 use parking_lot::RwLock;
@@ -26,7 +26,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, &ObjectKey, &[u8]> = TableDefinition::new("objects");
 const HOLDINGS: TableDefinition<'_, &HoldingKey, &[u8]> = TableDefinition::new("holdings");
 const MANIFESTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("manifests");
-const UNSYNCED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("unsynced");
+const UNSYNCED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("unsynced_blocks");
 
 /// Names in the `meta` table.
 pub(super) mod meta {
@@ -81,8 +81,8 @@ pub(super) struct Loaded {
     /// Manifests whose own row, or one of whose holdings rows, is damaged.
     pub(super) damaged_manifests: BTreeSet<ManifestHash>,
     pub(super) damaged_holdings: BTreeSet<ManifestHash>,
-    /// Objects that may not be on the disk as they were written.
-    pub(super) unsynced: BTreeSet<ObjectId>,
+    /// Blocks that may not be on the disk as they were written.
+    pub(super) unsynced: BTreeSet<BlockOf>,
     /// The number of the last note of such.
     pub(super) last_unsynced: u64,
     /// Notes that cannot be read.
@@ -233,10 +233,10 @@ impl Index {
         })
     }
 
-    /// Objects that are noted as not synced.
-    pub(super) fn unsynced(&self) -> Result<Vec<ObjectId>, StoreError> {
+    /// Blocks that are noted as not synced.
+    pub(super) fn unsynced(&self) -> Result<BTreeSet<BlockOf>, StoreError> {
         self.read(|transaction| {
-            let mut found = Vec::new();
+            let mut found = BTreeSet::new();
             for row in transaction.open_table(UNSYNCED)?.iter()? {
                 let (number, row) = row?;
                 // A damaged one says nothing.
@@ -347,9 +347,9 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Notes objects that were written and not synced, under a new number.
-    pub(super) fn note_unsynced(&mut self, number: u64, objects: &[ObjectId]) -> Result<(), Fault> {
-        self.unsynced.insert(number, rows::encode_unsynced(number, objects).as_slice())?;
+    /// Notes blocks that were written and not synced, under a new number.
+    pub(super) fn note_unsynced(&mut self, number: u64, blocks: &[BlockOf]) -> Result<(), Fault> {
+        self.unsynced.insert(number, rows::encode_unsynced(number, blocks).as_slice())?;
         Ok(())
     }
 
@@ -426,7 +426,7 @@ fn load(database: &Database) -> Result<Loaded, Fault> {
         let (number, row) = row?;
         loaded.last_unsynced = number.value();
         match rows::decode_unsynced(number.value(), row.value()) {
-            Ok(objects) => loaded.unsynced.extend(objects),
+            Ok(blocks) => loaded.unsynced.extend(blocks),
             Err(DamagedRow) => loaded.damaged_notes += 1,
         }
     }

@@ -184,20 +184,27 @@ pub(super) fn decode_holding(key: &HoldingKey, bytes: &[u8]) -> Result<RoaringBi
     RoaringBitmap::deserialize_from(open(key, bytes)?).map_err(|_| DamagedRow)
 }
 
-/// Encodes a note of objects that are not synced.
-pub(super) fn encode_unsynced(number: u64, objects: &[ObjectId]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(16 * objects.len() + 4);
-    objects.iter().for_each(|id| bytes.extend_from_slice(&id.0));
+/// A block of an object.
+pub(super) type BlockOf = (ObjectId, u64);
+
+/// Encodes a note of blocks that are not synced.
+pub(super) fn encode_unsynced(number: u64, blocks: &[BlockOf]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(24 * blocks.len() + 4);
+    for (id, block) in blocks {
+        bytes.extend_from_slice(&id.0);
+        bytes.extend_from_slice(&block.to_le_bytes());
+    }
     seal(&number.to_le_bytes(), &mut bytes);
     bytes
 }
 
-pub(super) fn decode_unsynced(number: u64, bytes: &[u8]) -> Result<Vec<ObjectId>, DamagedRow> {
-    let (ids, rest) = open(&number.to_le_bytes(), bytes)?.as_chunks::<16>();
-    match rest {
-        [] => Ok(ids.iter().map(|id| ObjectId(*id)).collect()),
-        _ => Err(DamagedRow),
-    }
+pub(super) fn decode_unsynced(number: u64, bytes: &[u8]) -> Result<Vec<BlockOf>, DamagedRow> {
+    let (notes, []) = open(&number.to_le_bytes(), bytes)?.as_chunks::<24>() else { return Err(DamagedRow) };
+    let decode = |note: &[u8; 24]| {
+        let (id, block) = note.split_first_chunk::<16>()?;
+        Some((ObjectId(*id), u64::from_le_bytes(block.try_into().ok()?)))
+    };
+    notes.iter().map(|note| decode(note).ok_or(DamagedRow)).collect()
 }
 
 /// How far a manifest has got.
@@ -270,7 +277,8 @@ mod tests {
         );
         let row = ManifestRow { state: ManifestState::Adopted, dataset: "ns/d".into() };
         assert_eq!(hex(&row.encode(&ManifestHash([4; 32]))), "016e732f645819c24d");
-        assert_eq!(hex(&encode_unsynced(7, &[ObjectId([3; 16])])), format!("{}2f9514a5", "03".repeat(16)));
+        let note = encode_unsynced(7, &[(ObjectId([3; 16]), 258)]);
+        assert_eq!(hex(&note), format!("{}02010000000000005eab40b8", "03".repeat(16)));
     }
 
     #[test]
@@ -309,10 +317,10 @@ mod tests {
         }
 
         #[test]
-        fn notes_come_back(number: u64, ids: Vec<[u8; 16]>, flip: prop::sample::Index) {
-            let objects: Vec<ObjectId> = ids.into_iter().map(ObjectId).collect();
-            let mut bytes = encode_unsynced(number, &objects);
-            prop_assert_eq!(decode_unsynced(number, &bytes), Ok(objects));
+        fn notes_come_back(number: u64, noted: Vec<([u8; 16], u64)>, flip: prop::sample::Index) {
+            let blocks: Vec<BlockOf> = noted.into_iter().map(|(id, block)| (ObjectId(id), block)).collect();
+            let mut bytes = encode_unsynced(number, &blocks);
+            prop_assert_eq!(decode_unsynced(number, &bytes), Ok(blocks));
             let bit = flip.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(decode_unsynced(number, &bytes), Err(DamagedRow));

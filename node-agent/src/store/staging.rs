@@ -131,7 +131,7 @@ fn is_whole(tables: &Tables<'_>, object: &Object) -> Result<bool, Fault> {
     Ok(true)
 }
 
-fn block_bytes(size: u64, block: u64) -> u64 {
+pub(super) fn block_bytes(size: u64, block: u64) -> u64 {
     let range = block::byte_range(size, block);
     range.end - range.start
 }

@@ -1,4 +1,4 @@
-//! What of the objects that were noted as not synced is not on the disk as it was written: after
+//! What of the blocks that were noted as not synced is not on the disk as it was written: after
 //! a power cut, or when a sync has failed.
 
 use super::commands::{BlockCommand, Command, GiveUp, ManifestCommand};
@@ -8,8 +8,8 @@ use super::error::StoreError;
 use super::index::{Fault, Index, Loaded, Tables};
 use super::layout::Layout;
 use super::manifests::{Manifests, Object};
-use super::rows::ObjectRow;
-use super::staging::{held_in, put_holdings};
+use super::rows::{BLOCKS_PER_ROW, BlockOf, ObjectRow, object_key};
+use super::staging::{block_bytes, held_in, put_holdings};
 use super::stats::{StoreStats, count};
 use hearth_core::block::byte_range;
 use hearth_core::manifest::ManifestHash;
@@ -21,16 +21,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-/// Objects are read by so many threads at once.
+/// Blocks are read by so many threads at once.
 const READERS: usize = 4;
 
-/// Objects that do not read back, and the checksums that their first blocks should have.
-type Objects = BTreeMap<ObjectId, Option<u32>>;
+/// A block that does not read back.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    /// The checksum that it should have.
+    sum: u32,
+    /// Its file cannot even be opened.
+    entire: bool,
+}
+
+type Losses = BTreeMap<BlockOf, Loss>;
+
+fn of_object<'l>(losses: &'l Losses, id: &ObjectId) -> impl Iterator<Item = (u64, &'l Loss)> {
+    losses.range((*id, 0)..=(*id, u64::MAX)).map(|((_, block), loss)| (*block, loss))
+}
 
 /// What an index claims that is not there.
 #[derive(Debug, Default)]
 pub(super) struct Torn {
-    objects: Objects,
+    losses: Losses,
     /// What manifests hold without them, of those that held some.
     pub(super) holdings: BTreeMap<ManifestHash, RoaringBitmap>,
 }
@@ -44,10 +56,9 @@ impl Torn {
         manifests: &Manifests,
         loaded: &Loaded,
     ) -> Result<Self, StoreError> {
-        let noted: Vec<ObjectId> = loaded.unsynced.iter().copied().collect();
         let look = Look { index, layout, open: &|path| disk.open_to_read(path), ends: &|| false };
-        let objects = look.find(&noted)?;
-        let mut torn = Self { objects, holdings: BTreeMap::new() };
+        let losses = look.find(&loaded.unsynced)?;
+        let mut torn = Self { losses, holdings: BTreeMap::new() };
         if torn.is_empty() {
             return Ok(torn);
         }
@@ -60,8 +71,13 @@ impl Torn {
             };
             let mut left = held.clone();
             for file in manifest.files().filter(|file| !file.unlisted) {
-                if torn.objects.contains_key(&manifest.object_id(&file)) {
-                    left.remove_range(file.blocks());
+                for (block, loss) in of_object(&torn.losses, &manifest.object_id(&file)) {
+                    // Of another size, it is another object.
+                    let number = file.first_block + block as u32;
+                    match loss.entire {
+                        true => _ = left.remove_range(file.blocks()),
+                        false => _ = left.remove(number),
+                    }
                 }
             }
             if left != *held {
@@ -72,16 +88,26 @@ impl Torn {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.losses.is_empty()
     }
 
-    /// Takes their rows from the index; the bytes that are held then. Their files are orphans.
+    /// Takes them from the rows of the index; the bytes that are held then. Files of which
+    /// nothing is left are orphans.
     pub(super) fn take(&self, tables: &mut Tables<'_>, used: u64) -> Result<u64, Fault> {
         let mut used = used;
-        for id in self.objects.keys() {
-            for (first, row) in tables.take_object(id)? {
-                used = used.saturating_sub(held_in(first, &row).map(|(_, bytes)| bytes).sum());
+        for ((id, block), loss) in &self.losses {
+            if loss.entire {
+                for (first, row) in tables.take_object(id)? {
+                    used = used.saturating_sub(held_in(first, &row).map(|(_, bytes)| bytes).sum());
+                }
+                continue;
             }
+            let key = object_key(id, *block);
+            let Some(mut row) = tables.object(&key)? else { continue };
+            if row.sums.get_mut((block % BLOCKS_PER_ROW) as usize).and_then(Option::take).is_some() {
+                used = used.saturating_sub(block_bytes(row.size, *block));
+            }
+            tables.put_object(&key, &row)?;
         }
         for (hash, held) in &self.holdings {
             put_holdings(tables, hash, held)?;
@@ -92,9 +118,9 @@ impl Torn {
     /// Counts them, and says how many they are.
     pub(super) fn tell(&self, layout: &Layout, stats: &StoreStats) {
         if !self.is_empty() {
-            let (directory, objects) = (layout.root().display(), self.objects.len());
-            tracing::warn!(%directory, objects, "written last and not as they were written: they are fetched again");
-            count(&stats.blocks_damaged, objects as u64);
+            let (directory, blocks) = (layout.root().display(), self.losses.len());
+            tracing::warn!(%directory, blocks, "written last and not as they were written: they are fetched again");
+            count(&stats.blocks_damaged, blocks as u64);
         }
     }
 }
@@ -115,7 +141,7 @@ pub(super) fn give_up(shared: &Shared, queue: &Queue) -> Result<(), StoreError> 
         return Ok(());
     }
     let seen = shared.inventory.counting();
-    let mut unlisted: BTreeSet<ObjectId> = torn.keys().copied().collect();
+    let mut unlisted: BTreeSet<ObjectId> = torn.keys().map(|(id, _)| *id).collect();
     for hash in &seen {
         let manifest = match shared.manifests.load(hash) {
             Ok(Some(manifest)) => manifest,
@@ -123,12 +149,13 @@ pub(super) fn give_up(shared: &Shared, queue: &Queue) -> Result<(), StoreError> 
             Err(error) => return Err(error),
         };
         for file in manifest.files().filter(|file| !file.unlisted) {
-            let id = manifest.object_id(&file);
-            let Some(sum) = torn.get(&id) else { continue };
-            unlisted.remove(&id);
-            let (object, sum) = (Arc::new(Object::of(&manifest, &file)), *sum);
-            let give_up = GiveUp { object, block: 0, sum, entire: true, reply: Box::new(drop) };
-            queue.send(Command::Block(BlockCommand::GiveUp(give_up)))?;
+            let object = Arc::new(Object::of(&manifest, &file));
+            for (block, loss) in of_object(&torn, &object.id) {
+                unlisted.remove(&object.id);
+                let (object, sum) = (Arc::clone(&object), Some(loss.sum));
+                let give_up = GiveUp { object, block, sum, entire: loss.entire, reply: Box::new(drop) };
+                queue.send(Command::Block(BlockCommand::GiveUp(give_up)))?;
+            }
         }
     }
     let objects = unlisted.into_iter().collect();
@@ -138,7 +165,7 @@ pub(super) fn give_up(shared: &Shared, queue: &Queue) -> Result<(), StoreError> 
     match left.is_empty() {
         true => Ok(()),
         false => {
-            Err(StoreError::Index { why: format!("{} objects are not as they were written", left.len()) })
+            Err(StoreError::Index { why: format!("{} blocks are not as they were written", left.len()) })
         }
     }
 }
@@ -148,7 +175,7 @@ type Open<'a> = dyn Fn(&Path) -> io::Result<Arc<dyn DiskFile>> + Sync + 'a;
 /// Whether to end early.
 type Ends<'a> = dyn Fn() -> bool + Sync + 'a;
 
-/// Compares objects with what the index says of them.
+/// Compares blocks with what the index says of them.
 struct Look<'a> {
     index: &'a Index,
     layout: &'a Layout,
@@ -158,13 +185,13 @@ struct Look<'a> {
 
 impl Look<'_> {
     /// Those that do not read back.
-    fn find(&self, objects: &[ObjectId]) -> Result<Objects, StoreError> {
-        let distinct: Vec<ObjectId> = objects.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let share = distinct.len().div_ceil(READERS).max(1);
+    fn find(&self, blocks: &BTreeSet<BlockOf>) -> Result<Losses, StoreError> {
+        let blocks: Vec<BlockOf> = blocks.iter().copied().collect();
+        let share = blocks.len().div_ceil(READERS).max(1);
         thread::scope(|scope| {
             let readers: Vec<_> =
-                distinct.chunks(share).map(|objects| scope.spawn(move || self.find_among(objects))).collect();
-            let mut torn = Objects::new();
+                blocks.chunks(share).map(|blocks| scope.spawn(move || self.find_among(blocks))).collect();
+            let mut torn = Losses::new();
             for reader in readers {
                 let why = || StoreError::Index { why: "a thread that reads what it notes panicked".into() };
                 torn.append(&mut reader.join().map_err(|_| why())??);
@@ -173,42 +200,58 @@ impl Look<'_> {
         })
     }
 
-    fn find_among(&self, objects: &[ObjectId]) -> Result<Objects, StoreError> {
-        let mut torn = Objects::new();
-        for (id, first, row) in self.rows(objects.iter())? {
+    fn find_among(&self, blocks: &[BlockOf]) -> Result<Losses, StoreError> {
+        let mut torn = Losses::new();
+        for of_object in blocks.chunk_by(|(one, _), (other, _)| one == other) {
+            self.find_in(of_object, &mut torn)?;
+        }
+        // Those that were given up or written anew meanwhile are no loss.
+        let mut left = Losses::new();
+        for (block, loss) in torn {
+            if self.row(&block)?.is_some_and(|row| sum_of(&row, block.1) == Some(loss.sum)) {
+                left.insert(block, loss);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Blocks of one object.
+    fn find_in(&self, blocks: &[BlockOf], torn: &mut Losses) -> Result<(), StoreError> {
+        let Some((id, _)) = blocks.first() else { return Ok(()) };
+        let path = self.layout.object(id);
+        let fail = |error| StoreError::io(&path, error);
+        let file = match (self.open)(&path) {
+            Ok(file) => Some(file),
+            Err(error) if is_passing(&error) => return Err(fail(error)),
+            // Whatever else a file system that was cut off says of a file.
+            Err(_) => None,
+        };
+        for block in blocks {
             if (self.ends)() {
                 return Err(StoreError::Closed);
             }
-            let path = self.layout.object(&id);
-            let is_there = match (self.open)(&path).and_then(|file| reads_back(file.as_ref(), first, &row)) {
-                Ok(is_there) => is_there,
-                Err(error) if is_passing(&error) => return Err(StoreError::io(&path, error)),
-                // Whatever else a file system that was cut off says of a file.
-                Err(_) => false,
+            let Some(row) = self.row(block)? else { continue };
+            let Some(sum) = sum_of(&row, block.1) else { continue };
+            let is_there = match file.as_ref().map(|file| sum_on_disk(file.as_ref(), row.size, block.1)) {
+                Some(Ok(found)) => found == sum,
+                Some(Err(error)) if is_passing(&error) => return Err(fail(error)),
+                Some(Err(_)) | None => false,
             };
             if !is_there {
-                torn.insert(id, first_sum(&row));
+                torn.insert(*block, Loss { sum, entire: file.is_none() });
             }
         }
-        // Those that were given up or written anew meanwhile are no loss.
-        let left = self.rows(torn.keys())?;
-        let still = left.into_iter().filter(|(id, _, row)| torn.get(id) == Some(&first_sum(row)));
-        Ok(still.map(|(id, _, row)| (id, first_sum(&row))).collect())
+        Ok(())
     }
 
-    fn rows<'i>(
-        &self,
-        objects: impl Iterator<Item = &'i ObjectId>,
-    ) -> Result<Vec<(ObjectId, u64, ObjectRow)>, StoreError> {
-        let asked: Vec<(ObjectId, ObjectId)> = objects.map(|id| (*id, *id)).collect();
-        let mut rows = Vec::new();
-        self.index.rows_of(&asked, |id, first, row| rows.push((*id, first, row.clone())))?;
-        Ok(rows)
+    /// The row of a block, if there is a good one.
+    fn row(&self, (id, block): &BlockOf) -> Result<Option<ObjectRow>, StoreError> {
+        Ok(self.index.object_row(&object_key(id, *block))?.and_then(Result::ok))
     }
 }
 
-fn first_sum(row: &ObjectRow) -> Option<u32> {
-    row.sums.first().copied().flatten()
+fn sum_of(row: &ObjectRow, block: u64) -> Option<u32> {
+    row.sums.get((block % BLOCKS_PER_ROW) as usize).copied().flatten()
 }
 
 /// Whether a failed read says nothing of the bytes: the process ran out of something.
@@ -218,14 +261,9 @@ fn is_passing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-fn reads_back(file: &dyn DiskFile, first: u64, row: &ObjectRow) -> io::Result<bool> {
-    for (block, bytes) in held_in(first, row) {
-        let mut data = vec![0; usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?];
-        file.read_at(byte_range(row.size, block).start, &mut data)?;
-        let sum = row.sums.get((block - first) as usize).copied().flatten();
-        if sum != Some(crc32c::crc32c(&data)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn sum_on_disk(file: &dyn DiskFile, size: u64, block: u64) -> io::Result<u32> {
+    let mut data =
+        vec![0; usize::try_from(block_bytes(size, block)).map_err(|_| io::ErrorKind::OutOfMemory)?];
+    file.read_at(byte_range(size, block).start, &mut data)?;
+    Ok(crc32c::crc32c(&data))
 }

@@ -1,9 +1,9 @@
-//! Small objects, which are not synced one by one.
+//! Blocks are not synced one by one.
 //!
-//! A sync of each, and one of its directory, is much of what such a file costs, and whoever trains
-//! beside it waits for the same disk. So the index notes which were written since the file system was last
-//! synced as a whole, which is done now and then, in the background. What is on the note when a
-//! store is opened is read before it is claimed (`torn.rs`).
+//! A sync of each, and one of its directory, is much of what a small file costs, and whoever reads a
+//! large one for the first time waits for the disk. So the index notes which blocks were written since the
+//! file system was last synced as a whole, which is done now and then, in the background. What is on
+//! the note when a store is opened is read before it is claimed (`torn.rs`).
 
 use super::commands::ManifestCommand;
 use super::disk::FileSystem;
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 /// The file system is synced this long after the first write that was not,
 const LONGEST: Duration = Duration::from_secs(10);
-/// or when these are so many bytes or objects.
-const MANY: Written = Written { bytes: 512 << 20, objects: 4096 };
+/// or when these are so many bytes or blocks.
+const MANY: Written = Written { bytes: 512 << 20, blocks: 4096 };
 /// With so many each write syncs its own: what has to be read after a power cut is bounded, so that
 /// a disk that seeks is done with it in a minute.
-const MOST: Written = Written { bytes: 1 << 30, objects: 8192 };
+const MOST: Written = Written { bytes: 1 << 30, blocks: 8192 };
 /// After a sync that failed, what is noted is looked at so often: what was being written then is
 /// noted a moment later.
 const DOUBTS: u32 = 2;
@@ -31,12 +31,12 @@ const DOUBTS: u32 = 2;
 #[derive(Clone, Copy, Debug, Default)]
 struct Written {
     bytes: u64,
-    objects: usize,
+    blocks: usize,
 }
 
 impl Written {
     fn reaches(self, most: Self) -> bool {
-        self.bytes >= most.bytes || self.objects >= most.objects
+        self.bytes >= most.bytes || self.blocks >= most.blocks
     }
 }
 
@@ -77,12 +77,12 @@ impl Unsynced {
     /// Those that the index knows are synced in time, too. The memory of the system may have what
     /// the disk does not, if the last run ended in trouble: they are in doubt.
     pub(super) fn of(loaded: &Loaded, file_system: Box<dyn FileSystem>) -> Self {
-        let objects = loaded.unsynced.len();
+        let blocks = loaded.unsynced.len();
         let state = State {
             last: loaded.last_unsynced,
-            written: Written { bytes: 0, objects },
-            since: (objects > 0).then(Instant::now),
-            doubts: u32::from(objects > 0),
+            written: Written { bytes: 0, blocks },
+            since: (blocks > 0).then(Instant::now),
+            doubts: u32::from(blocks > 0),
             ..State::default()
         };
         Self { state: Mutex::new(state), changed: Condvar::default(), file_system }
@@ -93,16 +93,16 @@ impl Unsynced {
         let state = self.state.lock();
         let all = Written {
             bytes: state.written.bytes + state.syncing.bytes,
-            objects: state.written.objects + state.syncing.objects,
+            blocks: state.written.blocks + state.syncing.blocks,
         };
         !state.closed && !all.reaches(MOST)
     }
 
-    /// So many objects of so many bytes were written, and are noted under the number that this returns.
-    pub(super) fn note(&self, objects: usize, bytes: u64) -> u64 {
+    /// So many blocks of so many bytes were written, and are noted under the number that this returns.
+    pub(super) fn note(&self, blocks: usize, bytes: u64) -> u64 {
         let mut state = self.state.lock();
         state.last += 1;
-        state.written.objects += objects;
+        state.written.blocks += blocks;
         state.written.bytes += bytes;
         state.since.get_or_insert_with(Instant::now);
         let last = state.last;
@@ -156,7 +156,7 @@ impl Unsynced {
         } else {
             state.failed += 1;
             state.written.bytes += syncing.bytes;
-            state.written.objects += syncing.objects;
+            state.written.blocks += syncing.blocks;
             let now = Instant::now();
             state.since.get_or_insert(now);
             state.not_before = Some(now + LONGEST);
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_write_syncs_its_own_when_too_many_wait_for_a_sync() {
         let unsynced = unsynced(&Loaded::default());
-        unsynced.note(MOST.objects - 1, 0);
+        unsynced.note(MOST.blocks - 1, 0);
         assert!(unsynced.takes_more());
         unsynced.note(1, 0);
         assert!(!unsynced.takes_more());
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn after_one_that_failed_it_waits_and_is_in_doubt_twice() {
         let unsynced = unsynced(&Loaded::default());
-        unsynced.note(MANY.objects, 0);
+        unsynced.note(MANY.blocks, 0);
         let (upto, _) = unsynced.next().unwrap();
         unsynced.state.lock().doubts = DOUBTS;
         unsynced.ended(upto, false);
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn what_an_index_notes_is_in_doubt_until_it_is_synced() {
         let loaded = Loaded {
-            unsynced: [hearth_core::object::ObjectId([1; 16])].into(),
+            unsynced: [(hearth_core::object::ObjectId([1; 16]), 0)].into(),
             last_unsynced: 4,
             ..Loaded::default()
         };

@@ -1,9 +1,9 @@
 //! Writing blocks: the bytes by who writes, and what is known of them by the committer.
 
 use super::commands::{BlockCommand, Command, Reply, Write, Written};
+use super::disk::DiskFile;
 use super::engine::{Engine, PATIENCE, late};
 use super::error::StoreError;
-use super::gate::OpenObject;
 use super::manifests::Object;
 use super::stats::count;
 use bytes::Bytes;
@@ -103,19 +103,17 @@ impl Engine {
             }
         }
         let opened = self.shared.gate.file(&pass, || self.open_object(&object))?;
-        let unsynced = object.blocks() == 1 && self.shared.unsynced.takes_more();
+        let unsynced = self.shared.unsynced.takes_more();
         let path = self.shared.layout.object(&object.id);
         let written = || {
-            opened.file.write_at(place.bytes.start, data)?;
+            opened.write_at(place.bytes.start, data)?;
             if unsynced {
                 return Ok(());
             }
-            opened.file.sync_data()?;
-            match opened.is_new {
-                // After the data: the file system's journal has the entry by then.
-                true => self.shared.disk.sync_dir(&self.shared.layout.object_dir(&object.id)),
-                false => Ok(()),
-            }
+            opened.sync_data()?;
+            // Whoever made the file may not have synced it. After the data: the file system's journal
+            // has the entry by then.
+            self.shared.disk.sync_dir(&self.shared.layout.object_dir(&object.id))
         };
         if let Err(error) = written() {
             let error = StoreError::io(&path, error);
@@ -131,7 +129,7 @@ impl Engine {
     /// Opens an object's file to write. One that is there without a row was left by
     /// a crash: somebody may still read it, and it may have been whole, so it is
     /// replaced.
-    fn open_object(&self, object: &Object) -> Result<OpenObject, StoreError> {
+    fn open_object(&self, object: &Object) -> Result<Arc<dyn DiskFile>, StoreError> {
         let path = self.shared.layout.object(&object.id);
         let fail = |error| StoreError::io(&path, error);
         let disk = &self.shared.disk;
@@ -143,7 +141,7 @@ impl Engine {
         }
         // One that is known and new was removed by somebody. Its blocks are given
         // up as they are read.
-        Ok(OpenObject { file, is_new: is_new || !is_known })
+        Ok(file)
     }
 }
 

@@ -215,6 +215,8 @@ fn a_failed_sync_fails_its_write_only() {
     let (disk, version) = (FakeDisk::default(), small());
     let store = open(&disk);
     version.put(&store).unwrap();
+    // Each write syncs its own.
+    store.shared.unsynced.close();
     disk.fail_object_syncs(true);
     assert!(matches!(version.write(&store, 2, 0), Err(StoreError::Io { .. })));
     assert!(version.held(&store).is_empty());
@@ -276,17 +278,29 @@ fn a_store_from_before_there_were_notes_opens() {
     store = open(&disk);
     assert_eq!(version.held(&store), [0]);
     version.write(&store, 1, 0).unwrap();
-    assert_eq!(store.shared.index.unsynced().unwrap(), [version.object(1)]);
+    assert_eq!(store.shared.index.unsynced().unwrap(), [(version.object(1), 0)].into());
 }
 
-/// The other blocks of such a file would go with the last one.
 #[test]
-fn files_of_several_blocks_are_durable_at_once() {
+fn of_a_large_file_goes_what_was_not_synced() {
     let (disk, version) = (FakeDisk::default(), small());
-    let store = open(&disk);
+    let mut store = open(&disk);
     version.put(&store).unwrap();
     version.write(&store, 2, 0).unwrap();
-    assert!(store.shared.index.unsynced().unwrap().is_empty());
-    version.write(&store, 0, 0).unwrap();
-    assert_eq!(store.shared.index.unsynced().unwrap(), [version.object(0)]);
+    store.sync().unwrap();
+    version.write(&store, 2, 1).unwrap();
+    assert_eq!(store.shared.index.unsynced().unwrap(), [(version.object(2), 1)].into());
+    drop(store);
+    disk.flip(&version.path(2), block::BLOCK_SIZE as usize + 7);
+    store = open(&disk);
+    let first = version.manifest.file(2).unwrap().first_block;
+    assert_eq!(version.held(&store), [first]);
+    assert_eq!(store.shared.space.used(), block::BLOCK_SIZE);
+    assert!(version.read(&store, 2, 0));
+    version.write(&store, 2, 1).unwrap();
+    // And all of it with its file.
+    drop(store);
+    disk.lose(&version.path(2));
+    store = open(&disk);
+    assert_eq!((version.held(&store).len(), store.shared.space.used()), (0, 0));
 }

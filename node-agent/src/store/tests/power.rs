@@ -160,11 +160,7 @@ impl World {
                     && written.write(store, file, block).is_ok()
                     && !self.lost.contains(&written.object(file))
                 {
-                    let (id, size) = (written.object(file), written.manifest.file(file).unwrap().size);
-                    self.published.insert((id, block));
-                    if block::blocks_in(size) > 1 {
-                        self.durable.insert((id, block));
-                    }
+                    self.published.insert((written.object(file), block));
                 }
             }
             Step::Read { version, file, block } => {
