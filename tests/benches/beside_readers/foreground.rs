@@ -89,10 +89,6 @@ impl Latencies {
         Self(each)
     }
 
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self::of(self.0.into_iter().chain(other.0).collect())
-    }
-
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
