@@ -1,15 +1,16 @@
 //! Gives objects up some at a time.
 
 use super::choose::Chosen;
+use super::pace::Pace;
 use super::standings::Version;
-use super::{Inner, LATE, Late, pace};
+use super::{Inner, LATE, Late};
 use crate::pressure;
 use crate::store::StoreError;
 use crate::views::ViewError;
 use hearth_core::evict::Amount;
 use hearth_core::explain;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Objects given up at a time: a volume that is being published waits no longer than for them.
@@ -50,7 +51,7 @@ impl Inner {
         mut so_far: impl FnMut(Amount) -> bool,
     ) -> Result<(), ViewError> {
         let free = self.tier.usage()?.free_bytes;
-        let mut rest = Duration::ZERO;
+        let mut pace = Pace::new();
         let late = self.late()?;
         let before = self.sum()?.saturating_add(late);
         let mut all = Amount::default();
@@ -58,13 +59,12 @@ impl Inner {
             let version = &versions[of_version[0].version];
             let mut amount = Amount::default();
             for objects in of_version.chunks(OBJECTS_AT_ONCE) {
-                std::thread::sleep(rest);
                 if self.shutdown.is_cancelled() {
                     return Ok(());
                 }
-                let began = Instant::now();
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
-                let evicted = self.views.evict_in(&self.tier, &version.hash, &files)?.amount;
+                let evicted =
+                    self.views.evict_in(&self.tier, &version.hash, &files, &mut || pace.rest())?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
@@ -74,7 +74,7 @@ impl Inner {
                     || self.tier.usage()?.free_bytes < free
                     || self.tier.is_short()?;
                 self.made.notify_waiters();
-                rest = pace::rest(began.elapsed(), is_awaited, !is_awaited && pressure::disks_are_busy());
+                pace.set(is_awaited, !is_awaited && pressure::disks_are_busy());
             }
             self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
             self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);
@@ -97,21 +97,20 @@ impl Inner {
     }
 }
 
-/// Gives files up for which nobody waits, with rests between them, until `shutdown`. Blocks.
+/// Gives files up for which nobody waits, until `shutdown`; `give_up` calls what it is given between
+/// pieces of work, to rest. Blocks.
 pub(crate) fn in_batches(
     files: &[usize],
     shutdown: &CancellationToken,
-    mut give_up: impl FnMut(&[usize]) -> Result<(), ViewError>,
+    mut give_up: impl FnMut(&[usize], &mut dyn FnMut()) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
-    let mut rest = Duration::ZERO;
+    let mut pace = Pace::new();
     for batch in files.chunks(OBJECTS_AT_ONCE) {
-        std::thread::sleep(rest);
         if shutdown.is_cancelled() {
             return Err(StoreError::Closed.into());
         }
-        let began = Instant::now();
-        give_up(batch)?;
-        rest = pace::rest(began.elapsed(), false, pressure::disks_are_busy());
+        pace.set(false, pressure::disks_are_busy());
+        give_up(batch, &mut || pace.rest())?;
     }
     Ok(())
 }

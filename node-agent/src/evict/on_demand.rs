@@ -141,8 +141,8 @@ impl Work {
         let selected = Selected::find(&version.manifest, selection).blocks(&version.manifest);
         let held = self.held(version, &selected);
         let files: Vec<usize> = version.manifest.files_with(&held).map(|file| file.index).collect();
-        in_batches(&files, &self.shutdown, |files| {
-            add(&mut self.done, self.views.evict(&version.hash, files)?.amount);
+        in_batches(&files, &self.shutdown, |files, pause| {
+            add(&mut self.done, self.views.evict(&version.hash, files, pause)?.amount);
             Ok(())
         })?;
         let left = self.held(version, &selected);

@@ -1,7 +1,7 @@
 //! What the committer is asked to do.
 
 use super::error::StoreError;
-use super::evict::{BlockSets, Evicted};
+use super::evict::{BlockSets, Doomed, Evicted};
 use super::gate::Pass;
 use super::manifests::Object;
 use hearth_core::manifest::ManifestHash;
@@ -31,6 +31,8 @@ pub(super) struct Write {
     pub(super) sum: u32,
     /// They are not synced: that is noted.
     pub(super) unsynced: bool,
+    /// Whoever wrote it does nothing else until it is answered.
+    pub(super) awaited: bool,
     pub(super) pass: Pass,
     pub(super) reply: Reply<Written>,
 }
@@ -57,7 +59,7 @@ pub(super) struct Evict {
     pub(super) objects: Vec<Arc<Object>>,
     /// An object that has one of these does not go.
     pub(super) stay: Arc<BlockSets>,
-    pub(super) reply: Reply<Evicted>,
+    pub(super) reply: Reply<(Evicted, Doomed)>,
 }
 
 /// Changes of object rows: many go into one transaction.

@@ -1,16 +1,15 @@
 //! The committer: the one thread that changes the index and the inventory.
 //!
 //! It takes whatever waits and commits it in one transaction; while that syncs, the next
-//! batch gathers. Transactions follow each other at a pace, as long as there are writes
-//! under way that can come along: each takes its share of two cores and of the disk, and
-//! readers do not wait for it. A lone write waits for nothing.
+//! batch gathers. Transactions of what nobody waits for follow each other at a pace: each takes
+//! its share of two cores and of the disk. Who does nothing else until it is answered waits for none.
 //!
 //! Bytes of most blocks are not synced yet (`unsynced.rs`), which the same transaction notes.
 
 use super::commands::{BlockCommand, Command, ManifestCommand, Reply, Written};
 use super::engine::Shared;
 use super::error::StoreError;
-use super::evict::{self, Evicted};
+use super::evict::{self, Doomed, Evicted};
 use super::index::{self, Fault, Tables, meta};
 use super::inventory::BlockChange;
 use super::manifests::Object;
@@ -27,8 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Most commands in one transaction.
 const BATCH: usize = 512;
-/// From one transaction to the next, while there is more to come along, and not more than so many
-/// bytes: who wrote them keeps them in memory until then.
+/// From one transaction to the next while nobody waits, and not more than so many bytes: who wrote
+/// them keeps them in memory until then.
 const PACE: Duration = Duration::from_millis(100);
 const BYTES: u64 = 32 << 20;
 /// How often to look whether a doomed file may go, while there is one.
@@ -62,7 +61,7 @@ enum Outcome {
     Done,
     /// A write of an object that was given up meanwhile.
     Void,
-    Evicted(Evicted),
+    Evicted(Evicted, Vec<ObjectId>),
 }
 
 impl Committer {
@@ -93,11 +92,10 @@ impl Committer {
         }
     }
 
-    /// Lets writes that are under way come along until it is time.
+    /// Lets more writes come along until it is time.
     fn gather(&self, batch: &mut Vec<Command>) {
         let mut bytes = batch.iter().map(written_by).sum::<Option<u64>>();
-        while batch.len() < BATCH.min(self.shared.gate.writing()) && bytes.is_some_and(|bytes| bytes < BYTES)
-        {
+        while batch.len() < BATCH && bytes.is_some_and(|bytes| bytes < BYTES) {
             let left = (self.began + PACE).saturating_duration_since(Instant::now());
             let Ok(command) = self.queue.recv_timeout(left) else { return };
             bytes = bytes.zip(written_by(&command)).map(|(all, one)| all + one);
@@ -148,7 +146,7 @@ impl Committer {
         }
     }
 
-    fn answer(&self, command: BlockCommand, outcome: Outcome) {
+    fn answer(&mut self, command: BlockCommand, outcome: Outcome) {
         match command {
             BlockCommand::Write(write) if !self.shared.inventory.is_adopted(&write.manifest) => {
                 (write.reply)(Err(StoreError::UnknownManifest(write.manifest)));
@@ -156,7 +154,7 @@ impl Committer {
             BlockCommand::Write(write) => {
                 let written = match outcome {
                     Outcome::Void => Written::Void,
-                    Outcome::Done | Outcome::Evicted(_) => Written::Kept,
+                    Outcome::Done | Outcome::Evicted(..) => Written::Kept,
                 };
                 if written == Written::Kept {
                     self.shared.health.worked();
@@ -170,10 +168,13 @@ impl Committer {
             BlockCommand::GiveUp(give_up) => (give_up.reply)(Ok(())),
             BlockCommand::Free(free) => (free.reply)(Ok(())),
             BlockCommand::Evict(evict) => {
-                (evict.reply)(Ok(match outcome {
-                    Outcome::Evicted(evicted) => evicted,
-                    Outcome::Done | Outcome::Void => Evicted::default(),
-                }));
+                let (evicted, gone) = match outcome {
+                    Outcome::Evicted(evicted, gone) => (evicted, gone),
+                    Outcome::Done | Outcome::Void => Default::default(),
+                };
+                // Whoever asked unlinks them, which takes its time.
+                gone.iter().for_each(|id| _ = self.doomed.remove(id));
+                (evict.reply)(Ok((evicted, Doomed::new(&self.shared, gone))));
             }
         }
     }
@@ -250,8 +251,8 @@ impl Committer {
                 BlockCommand::Evict(evict) => {
                     let (gate, doomed) = (&self.shared.gate, &mut self.doomed);
                     let doom = |id| gate.doom_if_idle(id) && doomed.insert(id);
-                    let evicted = evict::stage(&mut staging, tables, evict, places, doom)?;
-                    outcome = Outcome::Evicted(evicted);
+                    let (evicted, gone) = evict::stage(&mut staging, tables, evict, places, doom)?;
+                    outcome = Outcome::Evicted(evicted, gone);
                 }
             }
             outcomes.push(outcome);
@@ -305,19 +306,11 @@ impl Committer {
                 return true;
             }
             match shared.index.has_object(id) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let path = shared.layout.object(id);
-                    // What cannot be unlinked now is an orphan for the next sweep.
-                    if let Err(error) = shared.disk.remove(&path) {
-                        tracing::warn!(path = %path.display(), %error, "an object's file cannot be removed");
-                    }
-                }
+                Ok(false) => shared.unlink(id),
                 Err(_) if shared.index.is_open() => return true,
                 // The index is away: whoever writes the object next looks again.
-                Err(_) => {}
+                Ok(true) | Err(_) => shared.gate.revive(id),
             }
-            shared.gate.revive(id);
             false
         });
     }
@@ -474,10 +467,10 @@ impl Committer {
     }
 }
 
-/// The bytes of a write; nothing for what does not wait for others.
+/// The bytes of a write that nobody waits for.
 fn written_by(command: &Command) -> Option<u64> {
     match command {
-        Command::Block(BlockCommand::Write(write)) => Some(write.length),
+        Command::Block(BlockCommand::Write(write)) if !write.awaited => Some(write.length),
         _ => None,
     }
 }

@@ -1,8 +1,8 @@
 //! Giving up objects of adopted manifests, so that there is room for others. What goes is
 //! decided elsewhere.
 
-use super::commands::{BlockCommand, Command, Evict, ManifestCommand};
-use super::engine::Engine;
+use super::commands::{BlockCommand, Command, Evict};
+use super::engine::{Engine, Shared};
 use super::error::StoreError;
 use super::index::{Fault, Tables};
 use super::manifests::Object;
@@ -34,6 +34,45 @@ impl Evicted {
         for (hash, blocks) in other.blocks {
             *self.blocks.entry(hash).or_default() |= blocks;
         }
+    }
+}
+
+/// Objects that have no rows any more and that nobody writes until their files are unlinked, which they
+/// are at the latest when this is dropped.
+pub(super) struct Doomed {
+    shared: Arc<Shared>,
+    ids: Vec<ObjectId>,
+}
+
+impl Doomed {
+    pub(super) fn new(shared: &Arc<Shared>, ids: Vec<ObjectId>) -> Self {
+        Self { shared: Arc::clone(shared), ids }
+    }
+
+    /// Unlinks their files, and calls `pause` after each.
+    fn unlink(mut self, pause: &mut dyn FnMut()) {
+        while let Some(id) = self.ids.pop() {
+            self.shared.unlink(&id);
+            pause();
+        }
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.shared.unlink(id));
+    }
+}
+
+impl Shared {
+    /// Unlinks the file of a doomed object, which may be written anew then.
+    pub(super) fn unlink(&self, id: &ObjectId) {
+        let path = self.layout.object(id);
+        // What cannot be unlinked now is an orphan for the next sweep.
+        if let Err(error) = self.disk.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "an object's file cannot be removed");
+        }
+        self.gate.revive(id);
     }
 }
 
@@ -95,29 +134,29 @@ impl Engine {
         hash: &ManifestHash,
         files: &[usize],
         stay: Arc<BlockSets>,
+        pause: &mut dyn FnMut(),
     ) -> Result<Evicted, StoreError> {
         let manifest = self.adopted(hash)?;
         let files = files.iter().filter_map(|file| manifest.file(*file)).filter(|file| file.size > 0);
         let objects = files.map(|file| Arc::new(Object::of(&manifest, &file))).collect();
         let queue = self.queue()?;
-        let evicted =
+        let (evicted, doomed) =
             queue.ask(|reply| Command::Block(BlockCommand::Evict(Evict { objects, stay, reply })))?;
-        // Files are unlinked before the next command is looked at.
-        queue.ask_manifest(|reply| ManifestCommand::Settle { reply })?;
+        doomed.unlink(pause);
         Ok(evicted)
     }
 }
 
 /// Takes the rows of those objects that need not stay, and that `doom` says yes to:
-/// nobody writes them, and from then on nobody does before their file is gone.
+/// nobody writes them, and from then on nobody does before their file is gone. Which these are, too.
 pub(super) fn stage(
     staging: &mut Staging,
     tables: &mut Tables<'_>,
     evict: &Evict,
     places: &HashMap<ObjectId, Places>,
     mut doom: impl FnMut(ObjectId) -> bool,
-) -> Result<Evicted, Fault> {
-    let mut evicted = Evicted::default();
+) -> Result<(Evicted, Vec<ObjectId>), Fault> {
+    let (mut evicted, mut gone) = (Evicted::default(), Vec::new());
     for object in &evict.objects {
         let blocks = blocks_of(object, &places[&object.id]);
         let stays = |(hash, blocks): (&ManifestHash, &RoaringBitmap)| {
@@ -130,11 +169,12 @@ pub(super) fn stage(
         staging.take(tables, object, &places[&object.id])?;
         let bytes = before.saturating_sub(staging.used);
         evicted.amount = evicted.amount.plus(Amount { bytes, objects: 1 });
+        gone.push(object.id);
         for (hash, blocks) in blocks {
             *evicted.blocks.entry(hash).or_default() |= blocks;
         }
     }
-    Ok(evicted)
+    Ok((evicted, gone))
 }
 
 fn blocks_of(object: &Object, places: &Places) -> BlockSets {

@@ -9,7 +9,6 @@ use hearth_core::object::ObjectId;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than any commit of a disk that still works.
@@ -30,8 +29,6 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     objects: Mutex<HashMap<ObjectId, Entry>>,
-    /// Blocks of all objects that are being written.
-    writing: AtomicUsize,
     changed: Condvar,
 }
 
@@ -47,7 +44,6 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut objects = self.gate.objects.lock();
         if let Some(entry) = objects.get_mut(&self.id) {
-            self.gate.writing.fetch_sub(1, Ordering::Relaxed);
             entry.blocks.retain(|block| *block != self.block);
             if entry.blocks.is_empty() {
                 entry.file = None;
@@ -70,18 +66,12 @@ impl Gate {
             let entry = objects.entry(id).or_default();
             if !entry.dying && !entry.blocks.contains(&block) {
                 entry.blocks.push(block);
-                self.writing.fetch_add(1, Ordering::Relaxed);
                 return Ok(Pass { gate: Arc::clone(self), id, block });
             }
             if self.changed.wait_until(&mut objects, deadline).timed_out() {
                 return Err(late("an earlier write or removal of the same object"));
             }
         }
-    }
-
-    /// How many blocks are being written, from before their files are open until the commit.
-    pub(super) fn writing(&self) -> usize {
-        self.writing.load(Ordering::Relaxed)
     }
 
     /// The object's open file; the first of several writers opens it.

@@ -131,14 +131,15 @@ impl Tier {
     /// Gives up the objects of these files of an adopted manifest here, in all manifests that
     /// list them. Left alone are those that have one of the blocks in `stay`, and those
     /// that somebody writes. Done when their files are unlinked; whoever has one open
-    /// keeps good bytes, and links that others made stay.
+    /// keeps good bytes, and links that others made stay. Calls `pause` after each.
     pub fn evict(
         &self,
         hash: &ManifestHash,
         files: &[usize],
         stay: Arc<BlockSets>,
+        pause: &mut dyn FnMut(),
     ) -> Result<Evicted, StoreError> {
-        self.engine.evict(hash, files, stay)
+        self.engine.evict(hash, files, stay, pause)
     }
 
     /// Has all that was written here before synced: afterwards a power cut leaves it. Blocks on the disk.

@@ -35,6 +35,7 @@ impl Engine {
                     file,
                     block,
                     &data,
+                    false,
                     Box::new(move |result| _ = sender.send(result)),
                 );
                 begun.inspect_err(|error| engine.shared.note_failure(error))
@@ -58,8 +59,14 @@ impl Engine {
     ) -> Result<(), StoreError> {
         for _ in 0..ATTEMPTS {
             let (sender, written) = mpsc::sync_channel(1);
-            let begun =
-                self.begin_write(hash, file, block, data, Box::new(move |result| _ = sender.send(result)));
+            let begun = self.begin_write(
+                hash,
+                file,
+                block,
+                data,
+                true,
+                Box::new(move |result| _ = sender.send(result)),
+            );
             begun.inspect_err(|error| self.shared.note_failure(error))?;
             let written = written.recv_timeout(PATIENCE).map_err(|error| match error {
                 RecvTimeoutError::Timeout => late(),
@@ -79,6 +86,7 @@ impl Engine {
         file: usize,
         block: u64,
         data: &[u8],
+        awaited: bool,
         reply: Reply<Written>,
     ) -> Result<(), StoreError> {
         let place = self.place(&hash, file, block)?;
@@ -122,7 +130,7 @@ impl Engine {
             }
             return Err(error);
         }
-        let write = Write { object, manifest: hash, block, length, sum, unsynced, pass, reply };
+        let write = Write { object, manifest: hash, block, length, sum, unsynced, awaited, pass, reply };
         self.queue()?.send(Command::Block(BlockCommand::Write(write)))
     }
 

@@ -197,8 +197,8 @@ impl MoverParts {
                 }
                 let Some(manifest) = self.store.manifest(hash)? else { continue };
                 let files: Vec<usize> = manifest.files_with(&both).map(|file| file.index).collect();
-                in_batches(&files, &self.shutdown, |files| {
-                    self.views.evict_copied(worse, better, hash, files).map(drop)
+                in_batches(&files, &self.shutdown, |files, pause| {
+                    self.views.evict_copied(worse, better, hash, files, pause).map(drop)
                 })?;
             }
         }
@@ -211,9 +211,9 @@ impl MoverParts {
         self.store.admit(to.id(), hash)?;
         let held = from.held(hash).unwrap_or_default();
         let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
-        let carried = in_batches(&files, &self.shutdown, |files| {
+        let carried = in_batches(&files, &self.shutdown, |files, pause| {
             Copy { hash, manifest, held: &held, from, to }.all(files)?;
-            self.views.evict_copied(from, to, hash, files)?;
+            self.views.evict_copied(from, to, hash, files, pause)?;
             Ok(())
         });
         // What could not be read, and what somebody has begun to write or to show, stays.

@@ -21,22 +21,34 @@ impl Views {
     }
 
     /// Gives up the objects of these files of a version, but those that native views show
-    /// and those that are being written. Blocks on the disk.
-    pub fn evict(&self, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
+    /// and those that are being written. Calls `pause` between pieces of work, for a while in which nobody
+    /// waits. Blocks on the disk.
+    pub fn evict(
+        &self,
+        hash: &ManifestHash,
+        files: &[usize],
+        pause: &mut dyn FnMut(),
+    ) -> Result<Evicted, ViewError> {
         let Some(manifest) = self.0.store.manifest(hash)? else { return Ok(Evicted::default()) };
         let mut all = Evicted::default();
         for tier in self.0.holders(hash) {
             let here = files_here(tier, hash, &manifest, files);
             if !here.is_empty() {
-                all.add(self.evict_in(tier, hash, &here)?);
+                all.add(self.evict_in(tier, hash, &here, pause)?);
             }
         }
         Ok(all)
     }
 
     /// As [`Views::evict`], in one tier.
-    pub fn evict_in(&self, tier: &Tier, hash: &ManifestHash, files: &[usize]) -> Result<Evicted, ViewError> {
-        self.0.evict(tier, hash, files, || self.0.shown())
+    pub fn evict_in(
+        &self,
+        tier: &Tier,
+        hash: &ManifestHash,
+        files: &[usize],
+        pause: &mut dyn FnMut(),
+    ) -> Result<Evicted, ViewError> {
+        self.0.evict(tier, hash, files, || self.0.shown(), pause)
     }
 
     /// As [`Views::evict_in`], but for what another tier does not hold, durably.
@@ -46,17 +58,19 @@ impl Views {
         other: &Tier,
         hash: &ManifestHash,
         files: &[usize],
+        pause: &mut dyn FnMut(),
     ) -> Result<Evicted, ViewError> {
         let held = other.held(hash).unwrap_or_default();
         // It is all there is left of them then.
         other.sync()?;
-        self.0.evict(tier, hash, files, || {
+        let stay = || {
             let mut stay = BlockSets::clone(&*self.0.shown()?);
             let there = held & other.held(hash).unwrap_or_default();
             let only_here = tier.held(hash).unwrap_or_default() - there;
             *stay.entry(*hash).or_default() |= only_here;
             Ok(Arc::new(stay))
-        })
+        };
+        self.0.evict(tier, hash, files, stay, pause)
     }
 
     /// Forgets a version that is in nobody's use: first what no other version holds, some
@@ -67,7 +81,7 @@ impl Views {
         let mut amount = Amount::default();
         if let (Some(manifest), Some(held)) = (inner.readable(hash)?, inner.store.held(hash)) {
             let files: Vec<usize> = manifest.files_with(&held).map(|file| file.index).collect();
-            in_batches(&files, shutdown, |files| {
+            in_batches(&files, shutdown, |files, pause| {
                 for tier in inner.holders(hash) {
                     let here = files_here(tier, hash, &manifest, files);
                     // What others hold may have become more.
@@ -79,7 +93,7 @@ impl Views {
                         Ok(Arc::new(stay))
                     };
                     if !here.is_empty() {
-                        amount = amount.plus(inner.evict(tier, hash, &here, stay)?.amount);
+                        amount = amount.plus(inner.evict(tier, hash, &here, stay, pause)?.amount);
                     }
                 }
                 Ok(())
@@ -111,15 +125,23 @@ impl Inner {
         hash: &ManifestHash,
         files: &[usize],
         stay: impl FnOnce() -> Result<Arc<BlockSets>, ViewError>,
+        pause: &mut dyn FnMut(),
     ) -> Result<Evicted, ViewError> {
         let trees = self.trees.of(tier.id())?;
         self.finish_unlinking(trees)?;
-        let _alone = trees.links.write();
+        // Of what was done before, while nobody has to wait.
+        pause();
+        let mut pause = || {
+            if !trees.is_awaited() {
+                pause();
+            }
+        };
+        let _alone = trees.alone();
         let stay = stay()?;
         let fail = io_error("cannot mark the end of files in", tier.directory());
         trees.unlinking.begin().map_err(fail)?;
-        let evicted = tier.evict(hash, files, stay)?;
-        evicted.blocks.iter().try_for_each(|(hash, blocks)| trees.unlink(hash, blocks))?;
+        let evicted = tier.evict(hash, files, stay, &mut pause)?;
+        evicted.blocks.iter().try_for_each(|(hash, blocks)| trees.unlink(hash, blocks, &mut pause))?;
         trees.unlinking.end();
         Ok(evicted)
     }
@@ -170,7 +192,7 @@ impl Inner {
         if !trees.unlinking.is_unfinished() {
             return Ok(());
         }
-        let _alone = trees.links.write();
+        let _alone = trees.alone();
         let (tier, shown) = (trees.tier(), self.shown()?);
         for (hash, _) in tier.manifests() {
             let (Some(manifest), Some(held)) = (self.readable(&hash)?, tier.held(&hash)) else {
@@ -183,7 +205,7 @@ impl Inner {
             if let Some(shown) = shown.get(&hash) {
                 gone -= shown;
             }
-            trees.unlink(&hash, &gone)?;
+            trees.unlink(&hash, &gone, &mut || ())?;
         }
         trees.unlinking.end();
         Ok(())

@@ -105,7 +105,7 @@ async fn links_that_a_death_left_do_not_hold_room() {
     // As when the process ends between the store's commit and the links.
     world.shutdown.cancel();
     let files: Vec<usize> = (0..FILES - 2).collect();
-    let evicted = world.store.home().evict(&hash, &files, world.views.shown().unwrap()).unwrap();
+    let evicted = world.store.home().evict(&hash, &files, world.views.shown().unwrap(), &mut || ()).unwrap();
     assert_eq!(evicted.amount.objects as usize, FILES - 3, "the first is shown");
     let mark = world.directory.path().join("store/views/unlinking");
     fs::write(&mark, "1").unwrap();
@@ -131,7 +131,7 @@ async fn a_volume_is_published_whole_or_not_while_files_are_given_up() {
         let evictor = world.views.clone();
         let files = files.clone();
         let evicted = tokio::task::spawn_blocking(move || {
-            files.iter().for_each(|file| _ = evictor.evict(&hash, &[*file]).unwrap());
+            files.iter().for_each(|file| _ = evictor.evict(&hash, &[*file], &mut || ()).unwrap());
         });
         while let Err(error) = world.publish_all(&name).await {
             assert!(matches!(error, ViewError::NotYet(_)), "{error}");

@@ -131,7 +131,7 @@ impl Views {
                 View::Native(tier) => Some(inner.trees.of(tier)?),
             };
             // From seeing that all is there until it is noted that it is shown.
-            let links = trees.map(|trees| trees.links.read());
+            let links = trees.map(|trees| trees.show());
             let source = match trees {
                 None => place,
                 Some(trees) => match trees.whole(hash, &manifest, &recorded.tree_globs, &part.files)? {

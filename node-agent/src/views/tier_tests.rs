@@ -71,7 +71,7 @@ async fn what_was_not_copied_is_not_given_up() {
         copy(&world, 0, 1, 1);
         let (hash, tiers) = (world.store.manifests()[0].0, world.store.tiers());
         let synced = world.store.stats().syncs.load(Ordering::Relaxed);
-        world.views.evict_copied(&tiers[0], &tiers[1], &hash, &[0, 1, 2]).unwrap();
+        world.views.evict_copied(&tiers[0], &tiers[1], &hash, &[0, 1, 2], &mut || ()).unwrap();
         assert!(world.store.stats().syncs.load(Ordering::Relaxed) > synced, "a power cut leaves the copy");
     });
     assert_eq!((held_in(&world, 0), held_in(&world, 1)), (2, 1));

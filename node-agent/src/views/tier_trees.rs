@@ -7,13 +7,14 @@ use super::unlinking::Unlinking;
 use crate::store::Tier;
 use hearth_core::manifest::{File, Manifest, ManifestHash};
 use hearth_core::selection::Selection;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which files a tree shows: a version's hash and globs, none for all.
 pub(super) type Key = (ManifestHash, Vec<String>);
@@ -21,7 +22,9 @@ pub(super) type Key = (ManifestHash, Vec<String>);
 /// The trees below one directory.
 pub(super) struct TierTrees {
     /// Held to show files by their links, and alone to take links away.
-    pub(super) links: RwLock<()>,
+    links: RwLock<()>,
+    /// How many wait to show some.
+    showing: AtomicUsize,
     pub(super) unlinking: Unlinking,
     tier: Tier,
     directory: PathBuf,
@@ -38,6 +41,7 @@ impl TierTrees {
         }
         let trees = Self {
             links: RwLock::new(()),
+            showing: AtomicUsize::new(0),
             unlinking: Unlinking::open(views, tier.has_lost_files())?,
             tier,
             directory: directory.to_owned(),
@@ -112,6 +116,24 @@ impl TierTrees {
         }
     }
 
+    /// Leave to show files by their links: none are taken away meanwhile.
+    pub(super) fn show(&self) -> RwLockReadGuard<'_, ()> {
+        self.showing.fetch_add(1, Ordering::Relaxed);
+        let leave = self.links.read();
+        self.showing.fetch_sub(1, Ordering::Relaxed);
+        leave
+    }
+
+    /// Leave to take links away: none are shown meanwhile.
+    pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.links.write()
+    }
+
+    /// Whether somebody waits to show some.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.showing.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn tier(&self) -> &Tier {
         &self.tier
     }
@@ -132,11 +154,17 @@ impl TierTrees {
         tree.link(&self.tier, manifest, files).map(drop)
     }
 
-    /// Takes the links of all files away that have any of these blocks of a version.
-    pub(super) fn unlink(&self, hash: &ManifestHash, blocks: &RoaringBitmap) -> Result<(), ViewError> {
+    /// Takes the links of all files away that have any of these blocks of a version. Calls `pause`
+    /// after each.
+    pub(super) fn unlink(
+        &self,
+        hash: &ManifestHash,
+        blocks: &RoaringBitmap,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), ViewError> {
         let Some(manifest) = self.tier.manifest(hash)? else { return Ok(()) };
         let files = indices(manifest.files_with(blocks));
-        self.trees_of(hash).iter().try_for_each(|tree| tree.unlink(&manifest, &files))
+        self.trees_of(hash).iter().try_for_each(|tree| tree.unlink(&manifest, &files, pause))
     }
 
     /// The trees of a version and of parts of it; that of all of it may be from an earlier run.

@@ -50,17 +50,28 @@ impl Tree {
         *self.linked.lock() -= files;
     }
 
-    /// Takes the links of these files away, as they hold the room of what the store gave up.
-    pub(super) fn unlink(&self, manifest: &Manifest, files: &RoaringBitmap) -> Result<(), ViewError> {
-        let mut linked = self.linked.lock();
-        *linked -= files;
-        for file in files.iter().filter_map(|index| manifest.file(index as usize)) {
+    /// Takes the links of these files away, as they hold the room of what the store gave up. Calls
+    /// `pause` after each.
+    pub(super) fn unlink(
+        &self,
+        manifest: &Manifest,
+        files: &RoaringBitmap,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), ViewError> {
+        for index in files {
+            let Some(file) = manifest.file(index as usize) else { continue };
             let path = self.root.join(file.path);
-            match fs::remove_file(&path) {
+            let removed = {
+                // One by one: whoever links others does not wait for all of them.
+                let mut linked = self.linked.lock();
+                linked.remove(index);
+                fs::remove_file(&path)
+            };
+            match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("cannot remove", &path)(error));
                 }
-                _ => {}
+                _ => pause(),
             }
         }
         Ok(())

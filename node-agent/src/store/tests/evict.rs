@@ -14,7 +14,7 @@ fn what_is_given_up_is_gone_from_all_manifests_that_list_it() {
     for (file, block) in [(0, 0), (1, 0), (2, 1)] {
         old.write(&store, file, block).unwrap();
     }
-    let evicted = store.evict(&old.hash, &[0, 2, 3], Arc::default()).unwrap();
+    let evicted = store.evict(&old.hash, &[0, 2, 3], Arc::default(), &mut || ()).unwrap();
     let blocks = |numbers: &[u32]| numbers.iter().copied().collect();
     assert_eq!(
         evicted,
@@ -41,7 +41,7 @@ fn what_must_stay_or_is_being_written_stays() {
     (0..3).for_each(|file| old.write(&store, file, 0).unwrap());
     let writing = store.shared.gate.enter(old.object(2), 1).unwrap();
     let stay = Arc::new(BlockSets::from([(new.hash, [0].into_iter().collect())]));
-    let evicted = store.evict(&old.hash, &[0, 1, 2], stay).unwrap();
+    let evicted = store.evict(&old.hash, &[0, 1, 2], stay, &mut || ()).unwrap();
     assert_eq!(evicted.amount, Amount { bytes: 500, objects: 1 });
     assert_eq!(old.held(&store), [0, 2]);
     drop(writing);
@@ -57,7 +57,7 @@ fn a_reader_that_comes_too_late_reports_no_damage() {
     version.put(&store).unwrap();
     version.write(&store, 0, 0).unwrap();
     let late = |store: &Engine| store.give_up_now(version.hash, 0, 0);
-    store.evict(&version.hash, &[0], Arc::default()).unwrap();
+    store.evict(&version.hash, &[0], Arc::default(), &mut || ()).unwrap();
     late(&store);
     assert_eq!(store.shared.stats.blocks_damaged.load(std::sync::atomic::Ordering::Relaxed), 0);
     version.write(&store, 0, 0).unwrap();

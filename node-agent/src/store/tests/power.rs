@@ -192,7 +192,7 @@ impl World {
                 // Whether it is answered or not: it may be gone.
                 self.published.retain(|(published, _)| *published != id);
                 self.durable.retain(|(durable, _)| *durable != id);
-                if let Ok(gone) = store.evict(&evicted.hash, &[file], Arc::default()) {
+                if let Ok(gone) = store.evict(&evicted.hash, &[file], Arc::default(), &mut || ()) {
                     self.lost.remove(&id);
                     assert_eq!(gone.amount.objects, 1);
                     assert!(!self.disk.files_below(&layout().objects()).contains(&evicted.path(file)));

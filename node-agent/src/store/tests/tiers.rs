@@ -252,7 +252,7 @@ proptest! {
                     truth[usize::from(is_fast)].insert(file as u32);
                 }
                 Step::Evict(is_fast, file) => {
-                    tier(is_fast).evict(&version.hash, &[file], Arc::default()).unwrap();
+                    tier(is_fast).evict(&version.hash, &[file], Arc::default(), &mut || ()).unwrap();
                     truth[usize::from(is_fast)].remove(&(file as u32));
                 }
                 Step::Take => {
