@@ -1,5 +1,6 @@
 //! A few blocks in memory, read from the store and found good, or fetched and not kept
-//! there: reads come in much smaller pieces than a block.
+//! there: reads come in much smaller pieces than a block. And those that are on their way into the
+//! store: whoever reads does not wait until they are in its index.
 
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
@@ -7,6 +8,8 @@ use hearth_core::block::BlockNumber;
 use hearth_core::manifest::{File, ManifestHash};
 use lru::LruCache;
 use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Bytes of blocks that are kept, for all views of the node.
 const KEPT: usize = 48 << 20;
@@ -20,6 +23,8 @@ type Key = (ManifestHash, BlockNumber);
 pub struct Blocks {
     store: Store,
     kept: Mutex<Kept>,
+    /// Those on their way into the store.
+    arriving: Mutex<HashMap<Key, Bytes>>,
     /// Whoever reads a block holds its slot.
     slots: [tokio::sync::Mutex<()>; SLOTS],
 }
@@ -29,21 +34,47 @@ struct Kept {
     bytes: usize,
 }
 
+/// A block on its way into the store, until this is dropped.
+pub(crate) struct Arriving {
+    blocks: Arc<Blocks>,
+    key: Key,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.blocks.arriving.lock().remove(&self.key);
+    }
+}
+
 impl Blocks {
     /// Nothing is in memory yet.
     pub fn new(store: Store) -> Self {
         let kept = Kept { blocks: LruCache::unbounded(), bytes: 0 };
-        Self { store, kept: Mutex::new(kept), slots: Default::default() }
+        Self { store, kept: Mutex::new(kept), arriving: Mutex::default(), slots: Default::default() }
     }
 
     /// A block if it is in memory.
     pub(crate) fn kept(&self, hash: ManifestHash, number: BlockNumber) -> Option<Bytes> {
-        self.kept.lock().blocks.get(&(hash, number)).cloned()
+        let key = (hash, number);
+        let kept = self.kept.lock().blocks.get(&key).cloned();
+        kept.or_else(|| {
+            let block = self.arriving.lock().get(&key).cloned()?;
+            // The next piece of it may be asked for when it has arrived.
+            self.keep(key, block.clone());
+            Some(block)
+        })
     }
 
     /// Whether a block is in memory. It does not count as used by this.
     pub(crate) fn has(&self, hash: ManifestHash, number: BlockNumber) -> bool {
-        self.kept.lock().blocks.contains(&(hash, number))
+        let key = (hash, number);
+        self.kept.lock().blocks.contains(&key) || self.arriving.lock().contains_key(&key)
+    }
+
+    /// A good block is about to be written.
+    pub(crate) fn arriving(self: &Arc<Self>, key: Key, block: Bytes) -> Arriving {
+        self.arriving.lock().insert(key, block);
+        Arriving { blocks: Arc::clone(self), key }
     }
 
     /// The block of that number, which is of this file; `None` when it is not held.
@@ -83,5 +114,26 @@ impl Blocks {
             let Some((_, oldest)) = kept.blocks.pop_lru() else { return };
             kept.bytes -= oldest.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::open_store;
+
+    #[test]
+    fn a_block_on_its_way_is_read_as_if_it_were_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let blocks = Arc::new(Blocks::new(open_store(directory.path(), None)));
+        let (hash, data) = (ManifestHash([1; 32]), Bytes::from_static(b"data"));
+        let arriving = blocks.arriving((hash, 1), data.clone());
+        assert!(blocks.has(hash, 1) && !blocks.has(hash, 2));
+        drop(arriving);
+        assert!(!blocks.has(hash, 1), "nobody has read it: the store has it now");
+        let arriving = blocks.arriving((hash, 1), data.clone());
+        assert_eq!(blocks.kept(hash, 1), Some(data.clone()));
+        drop(arriving);
+        assert_eq!(blocks.kept(hash, 1), Some(data), "the rest of it is asked for next");
     }
 }

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Objects given up at a time: a volume that is being published waits no longer than for them.
-const OBJECTS_AT_ONCE: usize = 256;
+/// Objects given up in one transaction.
+const OBJECTS_AT_ONCE: usize = 1024;
+/// Files of which more may be done than to give them up: they may be copied first.
+const FILES_AT_ONCE: usize = 256;
 
 /// Why something is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +64,13 @@ impl Inner {
                 if self.shutdown.is_cancelled() {
                     return Ok(());
                 }
+                let mut rest = || {
+                    if Arc::strong_count(&self.waiting) == 1 {
+                        pace.rest();
+                    }
+                };
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
-                let evicted =
-                    self.views.evict_in(&self.tier, &version.hash, &files, &mut || pace.rest())?.amount;
+                let evicted = self.views.evict_in(&self.tier, &version.hash, &files, &mut rest)?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
@@ -105,7 +111,7 @@ pub(crate) fn in_batches(
     mut give_up: impl FnMut(&[usize], &mut dyn FnMut()) -> Result<(), ViewError>,
 ) -> Result<(), ViewError> {
     let mut pace = Pace::new();
-    for batch in files.chunks(OBJECTS_AT_ONCE) {
+    for batch in files.chunks(FILES_AT_ONCE) {
         if shutdown.is_cancelled() {
             return Err(StoreError::Closed.into());
         }

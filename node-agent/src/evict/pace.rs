@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const USUAL: u32 = 16;
 const WHILE_BUSY: u32 = 32;
 /// Who comes to wait meanwhile waits no longer than this.
-const LONGEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// A rest that would be shorter waits for more work: threads do not sleep for less.
 const SHORTEST: Duration = Duration::from_millis(1);

@@ -242,8 +242,9 @@ impl Fetch<'_> {
         let index = u64::from(number - self.file.first_block);
         let bytes = data.len() as u64;
         let fetcher = self.fetcher;
+        // Before it is handed over: who asks next finds it there.
+        let arriving = fetcher.blocks.arriving((hash, number), data.clone());
         if !matches!(self.keeping, Keeping::Reserved(_)) {
-            // Before it is handed over: who asks next finds it there.
             fetcher.blocks.keep((hash, number), data.clone());
         }
         fetcher.demands.hand_over(hash, number, &data);
@@ -275,7 +276,7 @@ impl Fetch<'_> {
                 Ok(written.map(|()| true)?)
             };
             let result = kept.await;
-            drop(memory);
+            drop((arriving, memory));
             Written { number, bytes, result }
         }));
         self.next += 1;

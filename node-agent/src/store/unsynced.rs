@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 /// The file system is synced this long after the first write that was not,
 const LONGEST: Duration = Duration::from_secs(10);
 /// or when these are so many bytes or blocks.
-const MANY: Written = Written { bytes: 512 << 20, blocks: 4096 };
+const MANY: Written = Written { bytes: 1 << 30, blocks: 4096 };
 /// With so many each write syncs its own: what has to be read after a power cut is bounded, so that
 /// a disk that seeks is done with it in a minute.
-const MOST: Written = Written { bytes: 1 << 30, blocks: 8192 };
+const MOST: Written = Written { bytes: 2 << 30, blocks: 8192 };
 /// After a sync that failed, what is noted is looked at so often: what was being written then is
 /// noted a moment later.
 const DOUBTS: u32 = 2;
