@@ -72,6 +72,8 @@ impl Inner {
                 let files: Vec<usize> = objects.iter().map(|chosen| chosen.file as usize).collect();
                 let evicted = self.views.evict_in(&self.tier, &version.hash, &files, &mut rest)?.amount;
                 (amount, all) = (amount.plus(evicted), all.plus(evicted));
+                self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(evicted.bytes);
+                self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(evicted.objects);
                 let given = late.saturating_add(all.bytes);
                 *self.late.lock() = Some(Late { until: Instant::now() + LATE, sum: before, given });
                 // Nor is there a rest for others who take the disk faster than it is freed, or too much of it.
@@ -82,8 +84,6 @@ impl Inner {
                 self.made.notify_waiters();
                 pace.set(is_awaited, !is_awaited && pressure::disks_are_busy());
             }
-            self.metrics.evicted_bytes.with_label_values(&[reason.label()]).inc_by(amount.bytes);
-            self.metrics.evicted_objects.with_label_values(&[reason.label()]).inc_by(amount.objects);
             let (dataset, manifest) = (&version.dataset, version.hash);
             let (files, bytes) = (amount.objects, explain::bytes(amount.bytes));
             match reason {

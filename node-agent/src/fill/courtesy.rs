@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Fewest: what is wanted comes on, whoever reads.
-pub(super) const FEWEST: usize = 4;
+pub(super) const FEWEST: usize = 2;
 /// For how long a number is tried.
 const WINDOW: Duration = Duration::from_millis(200);
 /// A window that took longer than this says nothing: nobody looked at it in time.

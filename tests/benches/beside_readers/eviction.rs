@@ -82,7 +82,7 @@ pub(crate) async fn measure(cluster: &mut Cluster) -> Result<()> {
         down_to((capacity << 20) as f64).await?;
         took += began.elapsed();
         rounds.push(Round { quiet, beside: reader.end()? });
-        given_up += number(cluster, "hearth_agent_evicted_objects_total", &["reason=\"limit\""]).await?;
+        given_up += (used - number(cluster, "hearth_agent_store_used_bytes", &[]).await?) / SIZE as f64;
     }
     println!(
         "\n{given_up} files of {SIZE} bytes given up in {:.1} s, beside one reader of files of the same size",
