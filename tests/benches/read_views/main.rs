@@ -30,6 +30,7 @@ use hearth_tests::wait::eventually;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use walkdir::WalkDir;
 use work::{ALL, Work};
 
 const NODE: &str = "node-1";
@@ -211,9 +212,16 @@ fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
     Ok(rows)
 }
 
+/// Copies a tree, file by file in the order of names, as a download writes it. In the order in which `cp` lists it the
+/// inodes would lie as a walk asks for them, which no fetched dataset's do.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to.parent().context("it lies in no folder")?)?;
-    let status = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status()?;
-    anyhow::ensure!(status.success(), "cp failed");
+    for entry in WalkDir::new(from).sort_by_file_name() {
+        let entry = entry?;
+        let target = to.join(entry.path().strip_prefix(from)?);
+        match entry.file_type().is_dir() {
+            true => std::fs::create_dir_all(&target)?,
+            false => _ = std::fs::copy(entry.path(), &target)?,
+        }
+    }
     Ok(())
 }
