@@ -293,10 +293,8 @@ impl StoreMetrics {
                 "store_index_reopens_total",
                 "Times that the index was opened again after an error.",
             )?,
-            syncs: make.counter(
-                "store_syncs_total",
-                "Times that the cache's file system was synced, for small objects.",
-            )?,
+            syncs: make
+                .counter("store_syncs_total", "Times that the cache's file system was synced as a whole.")?,
             commits: make.counter("store_commits_total", "Durable commits of the index.")?,
             commits_failed: make
                 .counter("store_commits_failed_total", "Commits of the index that failed.")?,

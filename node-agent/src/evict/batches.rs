@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Objects given up in one transaction.
+/// Objects given up in one transaction, and fewer while somebody waits for the room of the first.
 const OBJECTS_AT_ONCE: usize = 1024;
+const WHILE_AWAITED: usize = 256;
 /// Files of which more may be done than to give them up: they may be copied first.
 const FILES_AT_ONCE: usize = 256;
 
@@ -54,18 +55,21 @@ impl Inner {
     ) -> Result<(), ViewError> {
         let free = self.tier.usage()?.free_bytes;
         let mut pace = Pace::new();
+        let is_awaited = so_far(Amount::default());
+        pace.set(is_awaited, !is_awaited && pressure::disks_are_busy());
+        let at_once = if is_awaited { WHILE_AWAITED } else { OBJECTS_AT_ONCE };
         let late = self.late()?;
         let before = self.sum()?.saturating_add(late);
         let mut all = Amount::default();
         for of_version in chosen.chunk_by(|one, other| one.version == other.version) {
             let version = &versions[of_version[0].version];
             let mut amount = Amount::default();
-            for objects in of_version.chunks(OBJECTS_AT_ONCE) {
+            for objects in of_version.chunks(at_once) {
                 if self.shutdown.is_cancelled() {
                     return Ok(());
                 }
                 let mut rest = || {
-                    if Arc::strong_count(&self.waiting) == 1 {
+                    if Arc::strong_count(&self.waiting) == 1 && !self.shutdown.is_cancelled() {
                         pace.rest();
                     }
                 };
@@ -116,7 +120,11 @@ pub(crate) fn in_batches(
             return Err(StoreError::Closed.into());
         }
         pace.set(false, pressure::disks_are_busy());
-        give_up(batch, &mut || pace.rest())?;
+        give_up(batch, &mut || {
+            if !shutdown.is_cancelled() {
+                pace.rest();
+            }
+        })?;
     }
     Ok(())
 }

@@ -293,6 +293,10 @@ impl Committer {
     }
 
     fn doom(&mut self, id: ObjectId) {
+        if self.shared.gate.is_dying(&id) && !self.doomed.contains(&id) {
+            // Somebody gives it up, and unlinks it.
+            return;
+        }
         self.shared.gate.doom(id);
         self.doomed.insert(id);
     }

@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 
 /// Commands that may wait for the committer; whoever adds more waits.
 const QUEUE: usize = 1024;
-/// Blocks whose bytes are written at once, and of large objects synced: beyond four a disk
+/// Blocks whose bytes are written at once, and synced, if they are: beyond four a disk
 /// gets no faster, and eight hide the time between one and the next.
 const WRITERS: usize = 8;
 /// Longer than any commit of a disk that still works.

@@ -49,11 +49,15 @@ impl Doomed {
         Self { shared: Arc::clone(shared), ids }
     }
 
-    /// Unlinks their files, and calls `pause` after each.
+    /// Unlinks their files, and calls `pause` after each, while nobody waits to write one of them anew.
     fn unlink(mut self, pause: &mut dyn FnMut()) {
+        // In the order of the files, as whoever fetches them again has it.
+        self.ids.reverse();
         while let Some(id) = self.ids.pop() {
             self.shared.unlink(&id);
-            pause();
+            if !self.shared.gate.is_awaited() {
+                pause();
+            }
         }
     }
 }

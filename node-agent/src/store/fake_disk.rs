@@ -156,6 +156,10 @@ impl FakeDisk {
         self.0.lock().is_off = true;
     }
 
+    pub(super) fn is_off(&self) -> bool {
+        self.0.lock().is_off
+    }
+
     /// What survives a cut is decided, and the disk works again.
     pub(super) fn power_on(&self, seed: u64) {
         let mut random = Random(seed);

@@ -9,6 +9,7 @@ use hearth_core::object::ObjectId;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than any commit of a disk that still works.
@@ -29,6 +30,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     objects: Mutex<HashMap<ObjectId, Entry>>,
+    /// How many wait to write an object that is being removed.
+    waiting: AtomicUsize,
     changed: Condvar,
 }
 
@@ -68,7 +71,11 @@ impl Gate {
                 entry.blocks.push(block);
                 return Ok(Pass { gate: Arc::clone(self), id, block });
             }
-            if self.changed.wait_until(&mut objects, deadline).timed_out() {
+            let waits_for_removal = usize::from(entry.dying);
+            self.waiting.fetch_add(waits_for_removal, Ordering::Relaxed);
+            let waited = self.changed.wait_until(&mut objects, deadline);
+            self.waiting.fetch_sub(waits_for_removal, Ordering::Relaxed);
+            if waited.timed_out() {
                 return Err(late("an earlier write or removal of the same object"));
             }
         }
@@ -122,6 +129,11 @@ impl Gate {
         }
         objects.insert(id, Entry { dying: true, ..Entry::default() });
         true
+    }
+
+    /// Whether somebody waits to write an object that is being removed.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn is_dying(&self, id: &ObjectId) -> bool {

@@ -14,10 +14,10 @@
 //! # What may be relied on
 //!
 //! - Order: bytes, then directory entries, then the index; a block is visible in the inventory
-//!   when the index has it, durably. Of objects of several blocks each step is durable before the
-//!   next. Those of one block are synced together, seconds later: until then the index says so,
-//!   and what a power cut leaves of them is read before it is claimed again. So what is claimed
-//!   is there, and a power cut costs what was fetched in its last seconds at most.
+//!   when the index has it, durably. Bytes and entries are synced together, seconds later: until then
+//!   the index says so, and what a power cut leaves of them is read before it is claimed again. So what
+//!   is claimed is there, and a power cut costs what was fetched in its last seconds at most, and large
+//!   files that became whole in these.
 //! - An object that several known manifests list is stored once and counts in all.
 //! - A block read from here passed its checksum at that moment. One that does not
 //!   pass is dropped from the inventory and can be written again.

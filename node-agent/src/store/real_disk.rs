@@ -118,8 +118,7 @@ impl Disk for RealDisk {
             Err(error) if create && is_absent(&error) => {}
             Err(error) => return Err(error),
         }
-        // Two that make the same file at once both say that it is new: each then
-        // has the directory synced, which is once too often and never too rarely.
+        // Two that make the same file at once both say that it is new.
         let file = options.create(true).truncate(false).open(path)?;
         Ok((Arc::new(RealFile(file)), true))
     }

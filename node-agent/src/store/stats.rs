@@ -23,7 +23,7 @@ pub struct StoreStats {
     pub index_rebuilds: AtomicU64,
     /// Times that the index was opened again after an error.
     pub index_reopens: AtomicU64,
-    /// Times that the file system was synced, for small objects.
+    /// Times that the file system was synced as a whole.
     pub syncs: AtomicU64,
     /// Durable commits.
     pub commits: AtomicU64,

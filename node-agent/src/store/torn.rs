@@ -11,7 +11,7 @@ use super::manifests::{Manifests, Object};
 use super::rows::{BLOCKS_PER_ROW, BlockOf, ObjectRow, object_key};
 use super::staging::{block_bytes, held_in, put_holdings};
 use super::stats::{StoreStats, count};
-use hearth_core::block::byte_range;
+use hearth_core::block::{blocks_in, byte_range};
 use hearth_core::manifest::ManifestHash;
 use hearth_core::object::ObjectId;
 use roaring::RoaringBitmap;
@@ -29,7 +29,7 @@ const READERS: usize = 4;
 struct Loss {
     /// The checksum that it should have.
     sum: u32,
-    /// Its file cannot even be opened.
+    /// All of its object goes: its file cannot even be opened, or was whole, and is never written again then.
     entire: bool,
 }
 
@@ -226,6 +226,7 @@ impl Look<'_> {
             // Whatever else a file system that was cut off says of a file.
             Err(_) => None,
         };
+        let entire = file.is_none() || self.is_whole(id)?;
         for block in blocks {
             if (self.ends)() {
                 return Err(StoreError::Closed);
@@ -238,10 +239,20 @@ impl Look<'_> {
                 Some(Err(_)) | None => false,
             };
             if !is_there {
-                torn.insert(*block, Loss { sum, entire: file.is_none() });
+                torn.insert(*block, Loss { sum, entire });
             }
         }
         Ok(())
+    }
+
+    /// Whether the index has all blocks of an object.
+    fn is_whole(&self, id: &ObjectId) -> Result<bool, StoreError> {
+        let (mut held, mut all) = (0, None);
+        self.index.rows_of(&[(*id, ())], |(), first, row| {
+            held += held_in(first, row).count() as u64;
+            all = Some(blocks_in(row.size));
+        })?;
+        Ok(all == Some(held))
     }
 
     /// The row of a block, if there is a good one.

@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::index::Loaded;
 use super::stats::count;
 use super::torn;
+use hearth_core::block::BLOCK_SIZE;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
@@ -78,9 +79,10 @@ impl Unsynced {
     /// the disk does not, if the last run ended in trouble: they are in doubt.
     pub(super) fn of(loaded: &Loaded, file_system: Box<dyn FileSystem>) -> Self {
         let blocks = loaded.unsynced.len();
+        let bytes = blocks as u64 * BLOCK_SIZE;
         let state = State {
             last: loaded.last_unsynced,
-            written: Written { bytes: 0, blocks },
+            written: Written { bytes, blocks },
             since: (blocks > 0).then(Instant::now),
             doubts: u32::from(blocks > 0),
             ..State::default()

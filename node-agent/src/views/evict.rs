@@ -193,6 +193,10 @@ impl Inner {
             return Ok(());
         }
         let _alone = trees.alone();
+        if !trees.unlinking.is_unfinished() {
+            // It was only under way.
+            return Ok(());
+        }
         let (tier, shown) = (trees.tier(), self.shown()?);
         for (hash, _) in tier.manifests() {
             let (Some(manifest), Some(held)) = (self.readable(&hash)?, tier.held(&hash)) else {

@@ -23,8 +23,8 @@ pub(super) type Key = (ManifestHash, Vec<String>);
 pub(super) struct TierTrees {
     /// Held to show files by their links, and alone to take links away.
     links: RwLock<()>,
-    /// How many wait to show some.
-    showing: AtomicUsize,
+    /// How many wait for leave to do either.
+    waiting: AtomicUsize,
     pub(super) unlinking: Unlinking,
     tier: Tier,
     directory: PathBuf,
@@ -41,7 +41,7 @@ impl TierTrees {
         }
         let trees = Self {
             links: RwLock::new(()),
-            showing: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             unlinking: Unlinking::open(views, tier.has_lost_files())?,
             tier,
             directory: directory.to_owned(),
@@ -118,20 +118,23 @@ impl TierTrees {
 
     /// Leave to show files by their links: none are taken away meanwhile.
     pub(super) fn show(&self) -> RwLockReadGuard<'_, ()> {
-        self.showing.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let leave = self.links.read();
-        self.showing.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         leave
     }
 
     /// Leave to take links away: none are shown meanwhile.
     pub(super) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.links.write()
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let leave = self.links.write();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        leave
     }
 
-    /// Whether somebody waits to show some.
+    /// Whether somebody waits for leave.
     pub(super) fn is_awaited(&self) -> bool {
-        self.showing.load(Ordering::Relaxed) > 0
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn tier(&self) -> &Tier {

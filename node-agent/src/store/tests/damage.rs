@@ -282,23 +282,36 @@ fn a_store_from_before_there_were_notes_opens() {
 }
 
 #[test]
-fn of_a_large_file_goes_what_was_not_synced() {
+fn of_a_large_file_goes_what_was_not_synced_unless_it_was_whole() {
+    let version = Version::new("ns", &[("a", "1", 2 * block::BLOCK_SIZE + 100)]);
+    let disk = FakeDisk::default();
+    let mut store = open(&disk);
+    version.put(&store).unwrap();
+    version.write(&store, 0, 0).unwrap();
+    store.sync().unwrap();
+    version.write(&store, 0, 1).unwrap();
+    assert_eq!(store.shared.index.unsynced().unwrap(), [(version.object(0), 1)].into());
+    drop(store);
+    disk.flip(&version.path(0), block::BLOCK_SIZE as usize + 7);
+    store = open(&disk);
+    assert_eq!((version.held(&store), store.shared.space.used()), (vec![0], block::BLOCK_SIZE));
+    assert!(version.read(&store, 0, 0));
+    version.write(&store, 0, 1).unwrap();
+    store.sync().unwrap();
+    version.write(&store, 0, 2).unwrap();
+    // Somebody may have it open now.
+    drop(store);
+    disk.flip(&version.path(0), 2 * block::BLOCK_SIZE as usize + 7);
+    store = open(&disk);
+    assert_eq!((version.held(&store).len(), store.shared.space.used()), (0, 0));
+}
+
+#[test]
+fn without_its_file_all_of_an_object_goes() {
     let (disk, version) = (FakeDisk::default(), small());
     let mut store = open(&disk);
     version.put(&store).unwrap();
     version.write(&store, 2, 0).unwrap();
-    store.sync().unwrap();
-    version.write(&store, 2, 1).unwrap();
-    assert_eq!(store.shared.index.unsynced().unwrap(), [(version.object(2), 1)].into());
-    drop(store);
-    disk.flip(&version.path(2), block::BLOCK_SIZE as usize + 7);
-    store = open(&disk);
-    let first = version.manifest.file(2).unwrap().first_block;
-    assert_eq!(version.held(&store), [first]);
-    assert_eq!(store.shared.space.used(), block::BLOCK_SIZE);
-    assert!(version.read(&store, 2, 0));
-    version.write(&store, 2, 1).unwrap();
-    // And all of it with its file.
     drop(store);
     disk.lose(&version.path(2));
     store = open(&disk);
