@@ -226,7 +226,7 @@ impl Look<'_> {
             // Whatever else a file system that was cut off says of a file.
             Err(_) => None,
         };
-        let entire = file.is_none() || self.is_whole(id)?;
+        let mut torn_here = Losses::new();
         for block in blocks {
             if (self.ends)() {
                 return Err(StoreError::Closed);
@@ -239,9 +239,14 @@ impl Look<'_> {
                 Some(Err(_)) | None => false,
             };
             if !is_there {
-                torn.insert(*block, Loss { sum, entire });
+                torn_here.insert(*block, Loss { sum, entire: file.is_none() });
             }
         }
+        // Only of what is torn: all rows of an object are read for it.
+        if !torn_here.is_empty() && self.is_whole(id)? {
+            torn_here.values_mut().for_each(|loss| loss.entire = true);
+        }
+        torn.append(&mut torn_here);
         Ok(())
     }
 
