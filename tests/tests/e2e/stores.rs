@@ -207,6 +207,23 @@ async fn a_long_listing_has_every_object_once(fixture: impl Fixture) {
     assert_eq!(collected.objects.len(), keys.len());
 }
 
+/// So many that a store whose listings begin only at prefixes lists each directory by itself.
+async fn large_directories_have_every_object_once<S: Store>(fixture: Folder<'_, S>) {
+    let directories = ["a", "b/deep", "b/deep/c"];
+    let mut keys: Vec<String> =
+        (0..10_200).map(|number| format!("{}/{number:05}", directories[number % 3])).collect();
+    keys.push("beside".to_owned());
+    let objects: Vec<(&str, &[u8])> = keys.iter().map(|key| (key.as_str(), b"x".as_slice())).collect();
+    fixture.put_all(&objects).await;
+    // A key that comes twice is an error of its own.
+    let mut collected = Collected::default();
+    fixture.origin().await.list(&mut collected).await.unwrap();
+    assert_eq!(collected.objects.len(), keys.len());
+    let mut below = Collected::default();
+    fixture.origin().await.list_prefix("b/de", &mut below).await.unwrap();
+    assert_eq!(below.objects.len(), 2 * 10_200 / 3);
+}
+
 /// The error of a listing, or of opening the origin.
 async fn refused(origins: &Origins, spec: &Value) -> OriginError {
     match open(origins, spec).await {
@@ -241,6 +258,7 @@ async fn azure_blob_storage_conforms() -> Result<()> {
     let spec = json!({"uri": format!("az://{CONTAINER}"), "secretRef": {"name": "s"}, "options": options});
     conformance::suite(|| Folder::new(&store, &right, &spec)).await;
     nasty_keys_are_listed_and_read(Folder::new(&store, &right, &spec)).await;
+    large_directories_have_every_object_once(Folder::new(&store, &right, &spec)).await;
 
     let mut missing = spec.clone();
     missing["uri"] = json!("az://nowhere");

@@ -1,8 +1,13 @@
-//! List Blobs, page by page.
+//! The pages of List Blobs.
 
+use super::directories::Listings;
 use super::{Az, Place};
-use crate::origin::web::{Taken, Web, below, percent, quoted, time, unreadable};
-use crate::origin::{OriginError, Sink, shown};
+use crate::origin::find::Finder;
+use crate::origin::web::ranges::{self, Key};
+use crate::origin::web::{Web, below, percent, quoted, time, unreadable};
+use crate::origin::{Found, OriginError, Sink, shown};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hearth_core::manifest::SkipReason;
 use hearth_core::object::Validator;
 use serde::Deserialize;
@@ -10,6 +15,8 @@ use std::borrow::Cow;
 
 /// 5,000 names of 1,024 characters, each as `%XX` of some bytes, with room for what stands around.
 const LONGEST_PAGE: usize = 96 << 20;
+/// Pages that are asked for at one time; few, since one can be so long.
+const WIDTH: usize = 4;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -21,10 +28,23 @@ struct Page {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct Blobs {
-    #[serde(default)]
-    blob: Vec<Blob>,
+    #[serde(default, rename = "$value")]
+    entries: Vec<Entry>,
+}
+
+/// In one order of names, so that the kinds come as they like.
+#[derive(Debug, Deserialize)]
+enum Entry {
+    Blob(Blob),
+    /// A directory, where directories are asked for.
+    BlobPrefix(BlobPrefix),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BlobPrefix {
+    name: Name,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +63,15 @@ struct Name {
     text: String,
 }
 
+impl Name {
+    fn key(&self) -> Cow<'_, [u8]> {
+        match self.encoded {
+            true => percent::decode(&self.text),
+            false => Cow::Borrowed(self.text.as_bytes()),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Properties {
     #[serde(rename = "Content-Length")]
@@ -59,14 +88,31 @@ struct Properties {
 /// Lists what begins with `start` below the prefix.
 pub(super) async fn list(origin: &Web<Az>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
     let place = &origin.dialect.place;
-    let url = |marker: Option<&str>| place.listing(start, marker);
-    let taken = |body: &[u8]| {
-        let page = parse(place, body)?;
-        take(place, &page, sink)?;
-        let next = page.next_marker.filter(|marker| !marker.is_empty());
-        Ok(Taken { empty: page.blobs.blob.is_empty(), next })
-    };
-    origin.pages(LONGEST_PAGE, url, taken).await
+    let mut listings = Listings::new(start);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while under_way.len() < WIDTH
+            && let Some(listing) = listings.next()
+        {
+            let marker = listing.marker.as_deref();
+            let url = place.listing(&listing.prefix, marker, listing.is_of_directories());
+            under_way.push(async move { (listing, origin.page(LONGEST_PAGE, &url).await) });
+        }
+        let Some((listing, page)) = under_way.next().await else { return Ok(()) };
+        let (_, body) = page?;
+        let page = parse(place, &body)?;
+        let directories = directories(place, &page);
+        take(listings.page(&place.name(), listing, taken(place, page)?, directories)?, sink)?;
+    }
+}
+
+/// The blob of this path below the prefix. It is in the first page: nothing that begins with the path stands before it.
+pub(super) async fn find(origin: &Web<Az>, path: &str) -> Result<Option<Found>, OriginError> {
+    let place = &origin.dialect.place;
+    let (_, body) = origin.page(LONGEST_PAGE, &place.listing(path, None, false)).await?;
+    let mut finder = Finder::of(path);
+    let listing = take(taken(place, parse(place, &body)?)?.keys, &mut finder);
+    finder.outcome(listing)
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
@@ -75,24 +121,49 @@ fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
     quick_xml::de::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| unreadable(&error))
 }
 
-fn take(place: &Place, page: &Page, sink: &mut dyn Sink) -> Result<(), OriginError> {
-    for Blob { name, properties } in &page.blobs.blob {
-        let key =
-            if name.encoded { percent::decode(&name.text) } else { Cow::Borrowed(name.text.as_bytes()) };
-        let Ok(key) = std::str::from_utf8(&key) else {
-            sink.skip(&String::from_utf8_lossy(&key), SkipReason::NotUtf8);
-            continue;
+/// The directories of a page, below the prefix; `None` when one is no UTF-8.
+fn directories(place: &Place, page: &Page) -> Option<Vec<String>> {
+    let directory = |entry: &Entry| {
+        let Entry::BlobPrefix(BlobPrefix { name }) = entry else { return None };
+        let key = name.key();
+        let below = std::str::from_utf8(&key).ok().and_then(|key| key.strip_prefix(place.prefix()));
+        Some(below.map(str::to_owned))
+    };
+    page.blobs.entries.iter().filter_map(directory).collect()
+}
+
+/// The blobs of a page, without the marker of the prefix itself.
+fn taken(place: &Place, page: Page) -> Result<ranges::Page, OriginError> {
+    let entries = &page.blobs.entries;
+    let mut keys = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Entry::Blob(Blob { name, properties }) = entry else { continue };
+        let key = name.key();
+        let path = match std::str::from_utf8(&key) {
+            Ok(key) => match below(|| place.name(), place.prefix(), key)? {
+                Some(_) if properties.kind == "directory" => continue,
+                Some(_) if properties.etag.is_empty() => {
+                    return Err(unreadable(&place.name(), &format!("{} has no ETag", shown(key))));
+                }
+                Some(path) => Ok(path.to_owned()),
+                None => continue,
+            },
+            Err(_) => Err(String::from_utf8_lossy(&key).into_owned()),
         };
-        let Some(path) = below(|| place.name(), place.prefix(), key)? else { continue };
-        if properties.kind == "directory" {
-            continue;
-        }
-        if properties.etag.is_empty() {
-            return Err(unreadable(&place.name(), &format!("{} has no ETag", shown(key))));
-        }
         let modified = time::of_http(&properties.modified).unwrap_or(0);
         let validator = Validator::etag(&quoted(&properties.etag));
-        sink.object(path, properties.size, modified, validator)?;
+        keys.push(Key { path, size: properties.size, modified, validator });
+    }
+    let next = page.next_marker.filter(|marker| !marker.is_empty());
+    Ok(ranges::Page { keys, is_empty: entries.is_empty(), next })
+}
+
+fn take(keys: Vec<Key>, sink: &mut dyn Sink) -> Result<(), OriginError> {
+    for Key { path, size, modified, validator } in keys {
+        match path {
+            Ok(path) => sink.object(&path, size, modified, validator)?,
+            Err(key) => sink.skip(&key, SkipReason::NotUtf8),
+        }
     }
     Ok(())
 }
@@ -109,7 +180,7 @@ mod tests {
 
     fn collect(body: &[u8]) -> Result<Collected, OriginError> {
         let mut collected = Collected::default();
-        take(&place(), &parse(&place(), body)?, &mut collected)?;
+        take(taken(&place(), parse(&place(), body)?)?.keys, &mut collected)?;
         Ok(collected)
     }
 
@@ -132,6 +203,26 @@ mod tests {
         );
         assert_eq!(collected.skipped, [("p/\u{fffd}".to_owned(), SkipReason::NotUtf8)]);
         assert_eq!(parse(&place(), AS_AZURE_WRITES_IT.as_bytes()).unwrap().next_marker.unwrap(), "2!8");
+    }
+
+    #[test]
+    fn directories_stand_between_blobs() {
+        let blob = |name: &str| {
+            format!(
+                "<Blob><Name>p/{name}</Name><Properties><Etag>e</Etag><Content-Length>1</Content-Length></Properties></Blob>"
+            )
+        };
+        let body = format!(
+            "<EnumerationResults><Blobs>{}<BlobPrefix><Name>p/b/</Name></BlobPrefix>{}<BlobPrefix><Name Encoded=\"true\">p%2Fd%EF%BF%BE%2F</Name></BlobPrefix></Blobs><NextMarker /></EnumerationResults>",
+            blob("a"),
+            blob("c")
+        );
+        let page = parse(&place(), body.as_bytes()).unwrap();
+        assert_eq!(directories(&place(), &page).unwrap(), ["b/", "d\u{fffe}/"]);
+        let keys = taken(&place(), page).unwrap().keys;
+        assert_eq!(keys.into_iter().map(|key| key.path.unwrap()).collect::<Vec<_>>(), ["a", "c"]);
+        let foreign = body.replace("%2Fd%EF%BF%BE", "%2F%FF");
+        assert!(directories(&place(), &parse(&place(), foreign.as_bytes()).unwrap()).is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod answer;
 mod credentials;
+mod directories;
 mod exchange;
 mod list;
 mod place;
@@ -10,7 +11,7 @@ pub(super) use credentials::Credentials;
 pub(super) use place::Place;
 
 use super::web::{Dialect, Refusal, Request, Web};
-use super::{ByteStream, OriginError, Sink, Wanted};
+use super::{ByteStream, Found, OriginError, Sink, Wanted};
 use http::header::{HeaderName, HeaderValue};
 use object_store::azure::AzureAuthorizer;
 
@@ -55,6 +56,10 @@ impl Dialect for Az {
 
     async fn list(web: &Web<Self>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
         list::list(web, start, sink).await
+    }
+
+    async fn find(web: &Web<Self>, path: &str) -> Result<Option<Found>, OriginError> {
+        list::find(web, path).await
     }
 
     async fn get(web: &Web<Self>, wanted: &Wanted<'_>) -> Result<ByteStream, OriginError> {

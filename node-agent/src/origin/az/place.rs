@@ -67,14 +67,18 @@ impl Place {
         url
     }
 
-    /// URL of a page of the listing of what is below the prefix and begins with `start` there.
-    pub(super) fn listing(&self, start: &str, marker: Option<&str>) -> String {
+    /// URL of a page of the listing of what is below the prefix and begins with `start` there; or of its directories
+    /// only and of what lies beside them.
+    pub(super) fn listing(&self, start: &str, marker: Option<&str>, is_of_directories: bool) -> String {
         let mut url = format!("{}?restype=container&comp=list&maxresults=5000&prefix=", self.base);
         encode(&mut url, &self.prefix, false);
         encode(&mut url, start, false);
         if let Some(marker) = marker {
             url.push_str("&marker=");
             encode(&mut url, marker, false);
+        }
+        if is_of_directories {
+            url.push_str("&delimiter=%2F");
         }
         url
     }
@@ -100,6 +104,7 @@ mod tests {
     fn keys_are_encoded_once() {
         let place = place(None);
         assert!(place.object("a//b c+é%/?#").ends_with("/box/a//b%20c%2B%C3%A9%25/%3F%23"));
-        assert!(place.listing("", Some("2!8=")).ends_with("&prefix=p%20q%2F&marker=2%218%3D"));
+        assert!(place.listing("", Some("2!8="), false).ends_with("&prefix=p%20q%2F&marker=2%218%3D"));
+        assert!(place.listing("a/", None, true).ends_with("&prefix=p%20q%2Fa%2F&delimiter=%2F"));
     }
 }

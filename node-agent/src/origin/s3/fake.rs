@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) begun_behind: usize,
     /// Whether a listing begins at the beginning wherever it is asked to.
     pub(crate) ignores_start_after: bool,
+    /// Whether keys are listed as a file system without capital letters has them, and not in the order of their bytes.
+    pub(crate) folds_case: bool,
     /// Whether each page names itself as the next.
     pub(crate) circles: bool,
     /// Keys in a page.
@@ -56,6 +58,7 @@ impl Default for Faults {
             ignores_ranges: false,
             begun_behind: 0,
             ignores_start_after: false,
+            folds_case: false,
             circles: false,
             page: 500,
             gets: BTreeMap::new(),
@@ -141,8 +144,12 @@ fn list(faults: &mut Faults, query: &str) -> Response<Body> {
     if after.is_empty() && !faults.ignores_start_after {
         after = parameter("start-after");
     }
+    let folds_case = faults.folds_case;
+    let place = |key: &[u8]| (if folds_case { key.to_ascii_lowercase() } else { key.to_vec() }, key.to_vec());
     let keys = faults.objects.iter().filter(|(key, _)| key.starts_with(&prefix));
-    let rest: Vec<_> = keys.filter(|(key, _)| after.is_empty() || faults.circles || **key > after).collect();
+    let is_behind = |key: &[u8]| after.is_empty() || faults.circles || place(key) > place(&after);
+    let mut rest: Vec<_> = keys.filter(|(key, _)| is_behind(key)).collect();
+    rest.sort_by_cached_key(|(key, _)| place(key));
     let mut body = "<?xml version=\"1.0\"?><ListBucketResult><EncodingType>url</EncodingType>".to_owned();
     for (key, (content, etag)) in rest.iter().take(faults.page) {
         body += &format!(

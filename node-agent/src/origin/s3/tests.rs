@@ -146,6 +146,28 @@ async fn a_long_listing_is_made_in_several_places_at_once() {
 }
 
 #[tokio::test]
+async fn a_store_with_an_order_of_its_own_is_listed_page_by_page_from_the_second_time_on() {
+    let bucket = Bucket::new().await;
+    {
+        let mut faults = bucket.faults().lock();
+        (faults.page, faults.folds_case) = (7, true);
+        for n in 0..500 {
+            // It shows when the listing has been split.
+            let letter = if n > 100 && n % 2 == 0 { 'N' } else { 'n' };
+            faults.put(format!("{}train/{letter}{n:04}", bucket.prefix).as_bytes(), b"x");
+        }
+    }
+    let origin = bucket.origin().await;
+    let error = origin.list(&mut Collected::default()).await.unwrap_err().to_string();
+    assert!(error.ends_with("from the next time on it is listed page by page"), "{error}");
+    let split = bucket.faults().lock().begun_behind;
+    let mut collected = Collected::default();
+    origin.list(&mut collected).await.unwrap();
+    assert_eq!(collected.objects.len(), 500);
+    assert_eq!(bucket.faults().lock().begun_behind, split, "no page began but where the one before said");
+}
+
+#[tokio::test]
 async fn a_store_that_ignores_conditions_is_found_out() {
     let bucket = Bucket { prefix: String::new(), ..Bucket::new().await };
     bucket.put("a", b"old").await;

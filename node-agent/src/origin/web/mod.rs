@@ -16,7 +16,7 @@ pub(super) use answer::{Meaning, Refusal, body, unavailable};
 pub(super) use check::{condition, quoted, same};
 pub(super) use client::Clients;
 pub(super) use endpoint::Endpoint;
-pub(super) use pages::{Pages, Taken, below, unreadable};
+pub(super) use pages::{Pages, below, unreadable};
 
 use super::budget::Budget;
 use super::find::Finder;
@@ -165,26 +165,6 @@ impl<D: Dialect> Web<D> {
             self.dialect.denied();
         }
         Err(error)
-    }
-
-    /// Lists page by page, and tries again what may succeed: `url` is that of the page at a
-    /// token, of at most `longest` bytes, which `take` takes.
-    pub(super) async fn pages(
-        &self,
-        longest: usize,
-        url: impl Fn(Option<&str>) -> String,
-        mut take: impl FnMut(&[u8]) -> Result<Taken, OriginError>,
-    ) -> Result<(), OriginError> {
-        let mut pages = Pages::default();
-        let mut token: Option<String> = None;
-        loop {
-            let (_, body) = self.page(longest, &url(token.as_deref())).await?;
-            let Taken { empty, next } = take(&body)?;
-            match next {
-                Some(next) => token = Some(pages.next(&self.dialect.name(), empty, next)?),
-                None => return Ok(()),
-            }
-        }
     }
 
     /// A page of a listing, of at most `longest` bytes, with its headers; what may succeed is

@@ -7,15 +7,6 @@ use std::hash::{BuildHasher, RandomState};
 /// Pages without a key that are put up with in a row.
 const EMPTY_PAGES: usize = 1_000;
 
-/// What one page of a listing said.
-#[derive(Debug)]
-pub(in crate::origin) struct Taken {
-    /// Whether it had no keys.
-    pub(in crate::origin) empty: bool,
-    /// Where the listing goes on; `None` at its end.
-    pub(in crate::origin) next: Option<String>,
-}
-
 /// The part of a listed key that is below the prefix; `None` for the marker of the prefix
 /// itself. `name` is the store's, for sentences.
 pub(in crate::origin) fn below<'a>(
@@ -39,7 +30,7 @@ pub(in crate::origin) fn unreadable(name: &str, why: &str) -> OriginError {
 }
 
 /// How far a listing came.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(in crate::origin) struct Pages {
     hasher: RandomState,
     /// Hashes of the tokens so far: a listing that goes in a circle shows one again.
