@@ -174,8 +174,9 @@ fn kind(node: Node) -> FileType {
 
 impl Filesystem for View {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Not READDIRPLUS_AUTO: training lists a directory and then opens nearly every file, and what a listing brings
+        // along for a microsecond costs a request of its own afterwards.
         let good = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_ASYNC_DIO
             // Containers with user namespaces of their own mount a volume with its owners mapped.
