@@ -22,7 +22,7 @@ test: deps ## all tests, with a real control plane
 
 bench: deps ## the benchmarks behind BENCHMARKS.md, one after the other, in release mode
 	@echo "== cache_policy"; cargo bench -p hearth-core --bench cache_policy
-	@for bench in scheduler_calls report_load agent_restart agent_fill read_views publish agent_memory many_datasets training beside_readers; do \
+	@for bench in scheduler_calls report_load agent_restart agent_fill read_views publish agent_memory listing many_datasets training beside_readers; do \
 		echo "== $$bench"; cargo bench -p hearth-tests --features bench-support --bench $$bench; \
 	done
 

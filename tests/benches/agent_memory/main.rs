@@ -32,9 +32,6 @@ fn main() -> Result<()> {
     if !volumes::has_own_mounts() {
         return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
     }
-    if !volumes::has_own_mounts() {
-        return volumes::own_mounts(&std::env::args().skip(1).collect::<Vec<_>>());
-    }
     let sizes = match environment::number("HEARTH_BENCH_FILES", 0)? {
         0 => SIZES.to_vec(),
         files => vec![files],

@@ -1,7 +1,8 @@
 //! The first epoch: nothing is on the node, and everything is read while it comes.
 
 use crate::job::Job;
-use crate::peers;
+use crate::juicefs;
+use crate::peers::{self, Peer};
 use crate::work::{epoch, files, sequential};
 use crate::{Bench, plain, upload};
 use anyhow::Result;
@@ -31,7 +32,9 @@ pub(crate) async fn table(bench: &Bench<'_>) -> Result<()> {
         if bench.is_told("small-files") && objects == 1 {
             continue;
         }
-        let variants: Vec<&str> = ["plain client", "hearth"].into_iter().chain(bench.peers()).collect();
+        let mut variants = vec!["plain client", "hearth"];
+        variants.extend(bench.peers());
+        variants.extend(bench.takes_part(juicefs::NAME).then_some(juicefs::NAME));
         let mut results: Vec<Vec<First>> = variants.iter().map(|_| Vec::new()).collect();
         for round in 0..ROUNDS {
             for turn in 0..variants.len() {
@@ -40,11 +43,19 @@ pub(crate) async fn table(bench: &Bench<'_>) -> Result<()> {
                 let folder = format!("first-{objects}-{round}-{variant}");
                 let bucket = bench.bucket(&folder)?;
                 upload::objects(&bucket, FOLDER, objects, size).await?;
+                let copied = match variants[variant] {
+                    juicefs::NAME => Some(copied(bench, &folder, objects, size).await?),
+                    _ => None,
+                };
                 empty_page_cache()?;
-                let first = match variants[variant] {
-                    "plain client" => plain(bench, &folder, objects, size).await?,
-                    "hearth" => ours(bench, &folder).await?,
-                    peer => {
+                let first = match (variants[variant], copied) {
+                    (_, Some(mounted)) => {
+                        let root = mounted.root.clone();
+                        tokio::task::spawn_blocking(move || read(&root)).await??
+                    }
+                    ("plain client", _) => plain(bench, &folder, objects, size).await?,
+                    ("hearth", _) => ours(bench, &folder).await?,
+                    (peer, _) => {
                         let directory = bench.directory().join(&folder);
                         let mounted = peers::mount(peer, bench.s3().endpoint(), &folder, &directory).await?;
                         let root = mounted.root.join(FOLDER);
@@ -98,6 +109,12 @@ async fn ours(bench: &Bench<'_>, folder: &str) -> Result<First> {
     let first = tokio::task::spawn_blocking(move || read(&target)).await??;
     driver.unpublish(folder).await?;
     Ok(First { seconds: first.seconds + published, ..first })
+}
+
+/// JuiceFS with the files of a bucket in a file system of its own.
+async fn copied(bench: &Bench<'_>, bucket: &str, objects: usize, size: usize) -> Result<Peer> {
+    plain(bench, bucket, objects, size).await?;
+    bench.juicefs(&format!("{bucket}-juicefs"), &bench.directory().join(bucket)).await
 }
 
 /// The client beside which fills are measured, too.

@@ -6,14 +6,18 @@
 //! quarter of an hour; with `small-files` only those of the first epoch. `HEARTH_BENCH_VERBOSE` tells each turn.
 //!
 //! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
-//! All variants take turns in one run. Raw ext4 stands twice: what lies between the two
-//! is the noise. Peers (s3fs, rclone, Mountpoint for S3) take part where they are installed.
+//! All variants take turns in one run, and each is bound to a path of the same length, as a container
+//! sees a volume. Raw ext4 stands twice, as two copies: what lies between the two is the noise, that of the
+//! places on the disk too. Peers (s3fs, rclone, Mountpoint for S3,
+//! JuiceFS) take part where they are installed.
 
+mod bound;
 #[path = "../report_load/cpu.rs"]
 mod cpu;
 mod fill;
 #[path = "../agent_fill/job.rs"]
 mod job;
+mod juicefs;
 mod peers;
 #[path = "../agent_fill/plain.rs"]
 mod plain;
@@ -22,11 +26,14 @@ mod upload;
 mod work;
 
 use anyhow::{Context, Result};
+use bound::Bound;
 use hearth_tests::cluster::{Cluster, nodes};
 use hearth_tests::measure::{empty_page_cache, median};
 use hearth_tests::s3::{Bucket, S3};
 use hearth_tests::volumes::{self, Driver};
 use hearth_tests::wait::eventually;
+use juicefs::JuiceFs;
+use peers::Peer;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,12 +61,13 @@ impl Bench<'_> {
         self.words.iter().any(|told| told == word)
     }
 
-    /// Other mounts that take part.
+    /// Other mounts that take part, of the bucket as it is.
     pub(crate) fn peers(&self) -> Vec<&'static str> {
-        match self.is_told("no-peers") {
-            true => Vec::new(),
-            false => peers::NAMES.into_iter().filter(|name| peers::is_installed(name)).collect(),
-        }
+        peers::NAMES.into_iter().filter(|name| self.takes_part(name)).collect()
+    }
+
+    pub(crate) fn takes_part(&self, name: &str) -> bool {
+        !self.is_told("no-peers") && peers::is_installed(name)
     }
 
     pub(crate) fn s3(&self) -> &S3 {
@@ -78,6 +86,13 @@ impl Bench<'_> {
         Driver::of(self.cluster, NODE)
     }
 
+    /// A new file system of JuiceFS with the files of a directory, mounted with an empty cache.
+    pub(crate) async fn juicefs(&self, bucket: &str, from: &Path) -> Result<Peer> {
+        let (name, directory) = (&self.bucket(bucket)?.name, self.directory().join(bucket));
+        let filled = JuiceFs::fill(self.s3().endpoint(), name, from, &directory).await?;
+        filled.mount(self.s3().endpoint(), &directory).await
+    }
+
     /// Makes a dataset of a folder, beside the proxy of the tests.
     pub(crate) async fn dataset(&self, name: &str, bucket: &str, folder: &str) -> Result<()> {
         let endpoint = self.s3().endpoint().to_owned();
@@ -88,7 +103,7 @@ impl Bench<'_> {
 /// One column: where its files are.
 struct Variant {
     name: String,
-    root: PathBuf,
+    root: Bound,
     rounds: usize,
 }
 
@@ -135,22 +150,35 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
     .await?;
     let native = driver.publish("native", &json!({"dataset": "reads"})).await?;
     anyhow::ensure!(driver.kind("native")? != "fuse.hearth", "it is not wholly there");
-    let raw = bench.directory().join("raw");
-    eprintln!("copying it to plain files…");
-    copy(&native, &raw)?;
+    eprintln!("copying it to plain files, twice…");
+    let copies = ["raw-1", "raw-2"].map(|name| bench.directory().join(name));
+    for raw in &copies {
+        copy(&native, raw)?;
+    }
 
-    let ours = |name: &str, root: PathBuf| Variant { name: name.to_owned(), root, rounds: ROUNDS };
-    let mut variants = vec![
-        ours("ext4", raw.clone()),
-        ours("ext4 again", raw),
-        ours("native", native),
-        ours("FUSE, whole files", fuse),
-    ];
+    let [raw, again] = &copies;
+    let roots = [("ext4", raw), ("ext4 again", again), ("native", &native), ("FUSE, whole files", &fuse)];
+    let mut variants = Vec::new();
+    let mut bind = |name: &str, root: &Path, rounds| {
+        let path = bench.directory().join(format!("volume-{}", variants.len()));
+        variants.push(Variant { name: name.to_owned(), root: Bound::new(root, path)?, rounds });
+        anyhow::Ok(())
+    };
+    for (name, root) in roots {
+        bind(name, root, ROUNDS)?;
+    }
     let mut mounted = Vec::new();
     for name in bench.peers() {
         let peer = peers::mount(name, bench.s3().endpoint(), "reads", &bench.directory().join(name)).await?;
+        mounted.push((name, peer.root.join("all"), peer));
+    }
+    if bench.takes_part(juicefs::NAME) {
+        eprintln!("copying it to {}…", juicefs::NAME);
+        let peer = bench.juicefs("reads-juicefs", raw).await?;
+        mounted.push((juicefs::NAME, peer.root.clone(), peer));
+    }
+    for (name, root, _) in &mounted {
         eprintln!("filling the cache of {name}…");
-        let root = peer.root.join("all");
         let filled = root.clone();
         tokio::task::spawn_blocking(move || -> Result<()> {
             for work in ALL {
@@ -159,8 +187,7 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
             Ok(())
         })
         .await??;
-        variants.push(Variant { name: name.to_owned(), root, rounds: PEER_ROUNDS });
-        mounted.push(peer);
+        bind(name, root, PEER_ROUNDS)?;
     }
     for is_cold in [false, true] {
         let (variants, cache) = (&variants, if is_cold { "cold" } else { "warm" });
@@ -180,6 +207,7 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
             println!();
         }
     }
+    drop(variants);
     drop(mounted);
     driver.unpublish("fuse").await?;
     driver.unpublish("native").await
@@ -201,9 +229,9 @@ fn rows(variants: &[Variant], is_cold: bool) -> Result<Vec<(Work, Vec<f64>)>> {
                 // What others read may have taken the memory of what this one read before.
                 match is_cold {
                     true => empty_page_cache()?,
-                    false => _ = work.run(&variant.root, 1 + round as u64)?,
+                    false => _ = work.run(variant.root.path(), 1 + round as u64)?,
                 }
-                let took = work.run(&variant.root, 1 + round as u64);
+                let took = work.run(variant.root.path(), 1 + round as u64);
                 results[which].push(took.with_context(|| variant.name.clone())?.as_secs_f64());
             }
         }

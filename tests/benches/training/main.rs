@@ -8,6 +8,7 @@
 //! the two is the noise. Peers (s3fs, rclone, Mountpoint for S3, JuiceFS) take part where they are installed.
 
 mod images;
+#[path = "../read_views/juicefs.rs"]
 mod juicefs;
 #[path = "../read_views/peers.rs"]
 mod peers;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 pub(crate) const NAME: &str = "juicefs";
 /// What the database is called in calls.
 const META: &str = "HEARTH_BENCH_META";
-/// To make a file system or to copy all files.
-const COPY: Duration = Duration::from_secs(120);
+/// To make a file system or to copy all files; a hundred thousand take minutes.
+const COPY: Duration = Duration::from_secs(900);
 /// The files do not change: it need not ask again within a day.
 const KNOWN: &str = "86400";
 
