@@ -64,22 +64,35 @@ impl Opens {
         &self.device
     }
 
-    /// Notes an open that `request` asks for; the first one of an inode decides by
-    /// `choose`. Its handle, and how it is read.
-    pub(super) fn open(
+    /// Notes an open that `request` asks for; the first one of an inode decides by `choose`, from what `find` finds, which
+    /// may wait for a disk. Its handle, and how it is read.
+    pub(super) fn open<F>(
         &self,
         request: u64,
         inode: u64,
-        choose: impl FnOnce() -> Mode,
+        find: impl Fn() -> F,
+        choose: impl FnOnce(F) -> Mode,
     ) -> io::Result<(u64, Mode)> {
-        let mut state = self.state.lock();
-        if request & SENT_AGAIN != 0
-            && let Some(opened) = state.before.remove(&(request & !SENT_AGAIN))
-        {
-            return Ok(opened);
-        }
+        let mut found = None;
+        let (mut state, mode) = loop {
+            let mut state = self.state.lock();
+            if request & SENT_AGAIN != 0
+                && let Some(opened) = state.before.remove(&(request & !SENT_AGAIN))
+            {
+                return Ok(opened);
+            }
+            let known = state.inodes.get(&inode).map(|(mode, _)| *mode);
+            match (known, found.take()) {
+                (Some(mode), _) => break (state, mode),
+                (None, Some(found)) => break (state, choose(found)),
+                // Others open files meanwhile.
+                (None, None) => {
+                    drop(state);
+                    found = Some(find());
+                }
+            }
+        };
         let place = state.place().ok_or_else(|| io::Error::from(rustix::io::Errno::NFILE))?;
-        let mode = state.inodes.get(&inode).map_or_else(choose, |(mode, _)| *mode);
         let handle = state.next_handle;
         let slot = Slot { handle, request: request & !SENT_AGAIN, inode, mode };
         self.ledger.write(place, &slot)?;
@@ -180,19 +193,35 @@ mod tests {
         panic!("the inode is open")
     }
 
+    fn open(opens: &Opens, request: u64, inode: u64, choose: impl Fn() -> Mode) -> (u64, Mode) {
+        opens.open(request, inode, choose, |mode| mode).unwrap()
+    }
+
     #[test]
     fn an_answer_that_was_lost_is_given_again() {
         let opens = new();
-        let (handle, mode) = opens.open(2, 7, || Mode::Passthrough(3)).unwrap();
+        let (handle, mode) = open(&opens, 2, 7, || Mode::Passthrough(3));
         let opens = next(&next(&opens));
-        assert_eq!(opens.open(2 | SENT_AGAIN, 7, never).unwrap(), (handle, mode));
-        let (other, same) = opens.open(4, 7, never).unwrap();
+        assert_eq!(open(&opens, 2 | SENT_AGAIN, 7, never), (handle, mode));
+        let (other, same) = open(&opens, 4, 7, never);
         assert!(other != handle && same == mode);
         opens.release(other, 7).unwrap();
         // A release whose answer was lost changes nothing.
         let opens = next(&opens);
         opens.release(other, 7).unwrap();
-        assert_eq!(opens.open(6, 7, never).unwrap().1, mode);
+        assert_eq!(open(&opens, 6, 7, never).1, mode);
+    }
+
+    #[test]
+    fn what_waits_for_a_disk_keeps_nobody_else_waiting() {
+        let opens = new();
+        let find = || {
+            // Another thread's open, which would wait for ever.
+            open(&opens, 4, 8, || Mode::Served);
+            opens.open(6, 7, || (), |()| Mode::Passthrough(2)).unwrap();
+        };
+        let (_, mode) = opens.open(2, 7, find, |()| Mode::Passthrough(1)).unwrap();
+        assert_eq!(mode, Mode::Passthrough(2), "it was opened meanwhile");
     }
 
     #[test]
@@ -243,30 +272,28 @@ mod tests {
             let mut opens = new();
             let mut backing = 0;
             // As the kernel has them: handle, inode, mode.
-            let mut open: Vec<(u64, u64, Mode)> = Vec::new();
+            let mut living: Vec<(u64, u64, Mode)> = Vec::new();
             let mut request = 0;
             let mut handles = HashSet::new();
             for (at, step) in steps.iter().enumerate() {
                 let lost = matches!(steps.get(at + 1), Some(Step::Die { answered: false }));
-                let mut choose = || {
-                    backing += 1;
-                    if backing % 3 == 0 { Mode::Served } else { Mode::Passthrough(backing) }
-                };
+                backing += 1;
+                let mode = if backing % 3 == 0 { Mode::Served } else { Mode::Passthrough(backing) };
                 match step {
                     Step::Open(inode) => {
                         request += 2;
-                        let mut answer = opens.open(request, *inode, &mut choose).unwrap();
+                        let mut answer = open(&opens, request, *inode, || mode);
                         if lost {
                             opens = next(&opens);
-                            answer = opens.open(request | SENT_AGAIN, *inode, &mut choose).unwrap();
+                            answer = open(&opens, request | SENT_AGAIN, *inode, || mode);
                         }
-                        let same = open.iter().find(|known| known.1 == *inode);
+                        let same = living.iter().find(|known| known.1 == *inode);
                         prop_assert!(same.is_none_or(|known| known.2 == answer.1));
                         prop_assert!(handles.insert(answer.0), "handles are never given twice");
-                        open.push((answer.0, *inode, answer.1));
+                        living.push((answer.0, *inode, answer.1));
                     }
-                    Step::Close(which) if !open.is_empty() => {
-                        let (handle, inode, _) = open.swap_remove(which % open.len());
+                    Step::Close(which) if !living.is_empty() => {
+                        let (handle, inode, _) = living.swap_remove(which % living.len());
                         let _ = opens.release(handle, inode);
                         if lost {
                             opens = next(&opens);
@@ -277,13 +304,13 @@ mod tests {
                     Step::Die { .. } => opens = next(&opens),
                 }
                 let state = opens.state.lock();
-                prop_assert_eq!(state.places.len(), open.len());
-                for (handle, inode, mode) in &open {
+                prop_assert_eq!(state.places.len(), living.len());
+                for (handle, inode, mode) in &living {
                     prop_assert!(state.places.contains_key(handle));
                     prop_assert_eq!(state.inodes[inode].0, *mode);
                 }
                 let counts: u64 = state.inodes.values().map(|(_, count)| count).sum();
-                prop_assert_eq!(counts, open.len() as u64);
+                prop_assert_eq!(counts, living.len() as u64);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Answers the kernel's calls. What may wait is answered from a task, so that the
-//! threads that take calls never do.
+//! Answers the kernel's calls. What may wait for an origin is answered from a task, so that the
+//! threads that take calls never do; they wait for a disk at most.
 
 use super::ledger::Mode;
 use super::opens::Opens;
@@ -14,6 +14,7 @@ use fuser::{
 use hearth_fuse_device::{Kernel, SENT_AGAIN, open_backing, opened_passthrough};
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
@@ -116,21 +117,25 @@ impl View {
         }
     }
 
-    /// How a file that nobody has open is to be read.
-    fn mode(&self, index: u32) -> Mode {
+    /// The file that the kernel can read itself in place of one that nobody has open.
+    fn backing(&self, index: u32) -> Option<fs::File> {
         if !self.passthrough {
-            return Mode::Served;
+            return None;
         }
-        let whole = self.reader.store().whole_file(self.reader.hash(), index as usize).ok().flatten();
-        let Some(path) = whole else { return Mode::Served };
-        match fs::File::open(path).and_then(|file| open_backing(self.opens.device(), file)) {
-            Ok(id) => Mode::Passthrough(id),
-            // It went meanwhile, or the kernel does not like where it lies.
-            Err(error) => {
-                tracing::debug!("a whole file is served without passthrough: {error}");
-                Mode::Served
-            }
-        }
+        let path = self.reader.store().whole_file(self.reader.hash(), index as usize).ok().flatten()?;
+        fs::File::open(path).inspect_err(Self::served_though_whole).ok()
+    }
+
+    fn mode(&self, backing: Option<fs::File>) -> Mode {
+        let Some(file) = backing else { return Mode::Served };
+        open_backing(self.opens.device(), file)
+            .inspect_err(Self::served_though_whole)
+            .map_or(Mode::Served, Mode::Passthrough)
+    }
+
+    /// It went meanwhile, or the kernel does not like where it lies.
+    fn served_though_whole(error: &io::Error) {
+        tracing::debug!("a whole file is served without passthrough: {error}");
     }
 }
 
@@ -220,7 +225,7 @@ impl Filesystem for View {
         }
         let Some(Node::File(index)) = self.tree.node(inode.0) else { return reply.error(Errno::ENOENT) };
         self.reader.opened(index);
-        match self.opens.open(request.unique().0, inode.0, || self.mode(index)) {
+        match self.opens.open(request.unique().0, inode.0, || self.backing(index), |found| self.mode(found)) {
             Ok((handle, Mode::Served)) => {
                 self.reader.opened_served(index);
                 reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);

@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Threads that take one mount's calls. They do not wait, so a few are enough.
-const THREADS: usize = 2;
+/// Threads that take one mount's calls: so many opens can wait for a cold disk at one time.
+const THREADS: usize = 4;
 
 /// What the kernel asks for ahead of whoever reads on, and with it how much it asks for at a
 /// time: its own 128 KiB would make a round trip of each.
