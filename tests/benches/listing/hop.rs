@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,7 +82,8 @@ async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
         let asked = Asked { uri: parts.uri, headers: parts.headers };
         shared.asked.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     }
-    let (status, headers) = (answer.status(), answer.headers().clone());
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    headers.remove(header::TRANSFER_ENCODING);
     let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 pub(crate) const NAME: &str = "juicefs";
 /// What the database is called in calls.
 const META: &str = "HEARTH_BENCH_META";
+/// Where the files are in it: at its root it shows files of its own, one of which never ends.
+const FOLDER: &str = "files";
 /// To make a file system or to copy all files; a hundred thousand take minutes.
 const COPY: Duration = Duration::from_secs(900);
 /// The files do not change: it need not ask again within a day.
@@ -35,7 +37,7 @@ impl JuiceFs {
         let format = ["format", "--storage", "s3", "--bucket", &url, "--access-key", ACCESS_KEY];
         let format = format.into_iter().chain(["--secret-key", SECRET_KEY, &database, bucket]);
         call(Command::new(NAME).args(format)).await?;
-        let (from, to) = (format!("{}/", from.display()), format!("jfs://{META}/"));
+        let (from, to) = (format!("{}/", from.display()), format!("jfs://{META}/{FOLDER}/"));
         call(Command::new(NAME).args(["sync", &from, &to]).env(META, &database)).await?;
         Ok(Self { database, bucket: bucket.to_owned() })
     }
@@ -54,9 +56,11 @@ impl JuiceFs {
             .flag("entry-cache", KNOWN)
             .flag("dir-entry-cache", KNOWN)
             .flag("open-cache", KNOWN)
+            // It keeps nothing when a tenth of the disk is all that is free.
+            .flag("free-space-ratio", "0.01")
             .arg(&self.database)
             .arg(&root);
-        Peer::start(NAME, &program, root).await
+        Ok(Peer::start(NAME, &program, root).await?.below(FOLDER))
     }
 }
 

@@ -6,8 +6,8 @@
 //! quarter of an hour; with `small-files` only those of the first epoch. `HEARTH_BENCH_VERBOSE` tells each turn.
 //!
 //! Everything is real: an agent as it is shipped, the CSI driver's mounts, an S3 server.
-//! All variants take turns in one run, and each is bound to a path of the same length, as a container
-//! sees a volume. Raw ext4 stands twice, as two copies: what lies between the two is the noise, that of the
+//! All variants take turns in one run, and in the tables of whole files each is bound to a path of the same length, as a
+//! container sees a volume. Raw ext4 stands twice, as two copies: what lies between the two is the noise, that of the
 //! places on the disk too. Peers (s3fs, rclone, Mountpoint for S3,
 //! JuiceFS) take part where they are installed.
 
@@ -189,6 +189,8 @@ async fn views(bench: &Bench<'_>) -> Result<()> {
         .await??;
         bind(name, root, PEER_ROUNDS)?;
     }
+    // What was copied is not to be written while others are timed.
+    rustix::fs::sync();
     for is_cold in [false, true] {
         let (variants, cache) = (&variants, if is_cold { "cold" } else { "warm" });
         let rows = tokio::task::block_in_place(|| rows(variants, is_cold))?;

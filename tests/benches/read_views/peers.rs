@@ -36,6 +36,12 @@ impl Peer {
         .await?;
         Ok(Self { root, _process: process })
     }
+
+    /// The same, of which only this folder is read.
+    pub(crate) fn below(mut self, folder: &str) -> Self {
+        self.root.push(folder);
+        self
+    }
 }
 
 /// Those that are known here.

@@ -14,7 +14,8 @@ const PEERS: &str = "peers";
 
 /// One row of the table.
 pub(crate) enum Variant {
-    Plain(&'static str),
+    /// The first or the second copy.
+    Plain(usize),
     /// Of a dataset of which the node has nothing: a FUSE view, to its end.
     Cold,
     /// As the pod of a next run gets it: a native view.
@@ -38,7 +39,7 @@ pub(crate) struct Place {
 impl Variant {
     /// All that this machine has, with their buckets filled.
     pub(crate) async fn all(bench: &Bench<'_>) -> Result<Vec<Self>> {
-        let mut all = vec![Self::Plain("ext4"), Self::Plain("ext4 again"), Self::Cold, Self::Native];
+        let mut all = vec![Self::Plain(0), Self::Plain(1), Self::Cold, Self::Native];
         bench.upload(PEERS).await?;
         all.extend(peers::NAMES.into_iter().filter(|name| peers::is_installed(name)).map(Self::Peer));
         if peers::is_installed(juicefs::NAME) {
@@ -46,7 +47,7 @@ impl Variant {
             // Its bucket is made first, as a folder of the server.
             let bucket = bench.cluster.s3.bucket(juicefs::NAME)?;
             let filled =
-                JuiceFs::fill(bench.cluster.s3.endpoint(), &bucket.name, &bench.plain, &directory).await?;
+                JuiceFs::fill(bench.cluster.s3.endpoint(), &bucket.name, &bench.plain[0], &directory).await?;
             all.push(Self::JuiceFs(filled));
         }
         all.push(Self::Straight);
@@ -55,7 +56,9 @@ impl Variant {
 
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Plain(name) | Self::Peer(name) => (*name).to_owned(),
+            Self::Plain(0) => "ext4".to_owned(),
+            Self::Plain(_) => "ext4 again".to_owned(),
+            Self::Peer(name) => (*name).to_owned(),
             Self::Cold => "hearth, cold (FUSE)".to_owned(),
             Self::Native => "hearth, next run (native)".to_owned(),
             Self::JuiceFs(_) => juicefs::NAME.to_owned(),
@@ -85,7 +88,7 @@ impl Variant {
         let directory = |name: &str| bench.cluster.dir().join(format!("{name}-{round}"));
         let endpoint = bench.cluster.s3.proxy.endpoint();
         match self {
-            Self::Plain(_) => Place::folder(&bench.plain),
+            Self::Plain(copy) => Place::folder(&bench.plain[*copy]),
             Self::Cold => Place::volume(bench, cold(round), &cold(round), true).await,
             Self::Native => Place::volume(bench, format!("next-{round}"), WARM, false).await,
             Self::Peer(name) => {

@@ -4,7 +4,7 @@ use super::directories::Listings;
 use super::{Az, Place};
 use crate::origin::find::Finder;
 use crate::origin::web::ranges::{self, Key};
-use crate::origin::web::{Web, below, percent, quoted, time, unreadable};
+use crate::origin::web::{Pages, Web, below, percent, quoted, time, unreadable};
 use crate::origin::{Found, OriginError, Sink, shown};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -13,8 +13,8 @@ use hearth_core::object::Validator;
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// 5,000 names of 1,024 characters, each as `%XX` of some bytes, with room for what stands around.
-const LONGEST_PAGE: usize = 96 << 20;
+/// 5,000 names of 1,024 characters of four bytes, with room for what stands around.
+const LONGEST_PAGE: usize = 32 << 20;
 /// Pages that are asked for at one time; few, since one can be so long.
 const WIDTH: usize = 4;
 
@@ -39,6 +39,8 @@ enum Entry {
     Blob(Blob),
     /// A directory, where directories are asked for.
     BlobPrefix(BlobPrefix),
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,13 +108,24 @@ pub(super) async fn list(origin: &Web<Az>, start: &str, sink: &mut dyn Sink) -> 
     }
 }
 
-/// The blob of this path below the prefix. It is in the first page: nothing that begins with the path stands before it.
+/// The blob of this path below the prefix. It is in the first page that has any: nothing that begins with the path stands
+/// before it.
 pub(super) async fn find(origin: &Web<Az>, path: &str) -> Result<Option<Found>, OriginError> {
     let place = &origin.dialect.place;
-    let (_, body) = origin.page(LONGEST_PAGE, &place.listing(path, None, false)).await?;
-    let mut finder = Finder::of(path);
-    let listing = take(taken(place, parse(place, &body)?)?.keys, &mut finder);
-    finder.outcome(listing)
+    let (mut pages, mut marker) = (Pages::default(), None);
+    loop {
+        let url = place.listing(path, marker.as_deref(), false);
+        let (_, body) = origin.page(LONGEST_PAGE, &url).await?;
+        let ranges::Page { keys, is_empty, next } = taken(place, parse(place, &body)?)?;
+        match next {
+            Some(next) if is_empty => marker = Some(pages.next(&place.name(), is_empty, next)?),
+            _ => {
+                let mut finder = Finder::of(path);
+                let listing = take(keys, &mut finder);
+                return finder.outcome(listing);
+            }
+        }
+    }
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
@@ -213,7 +226,7 @@ mod tests {
             )
         };
         let body = format!(
-            "<EnumerationResults><Blobs>{}<BlobPrefix><Name>p/b/</Name></BlobPrefix>{}<BlobPrefix><Name Encoded=\"true\">p%2Fd%EF%BF%BE%2F</Name></BlobPrefix></Blobs><NextMarker /></EnumerationResults>",
+            "<EnumerationResults><Blobs>{}<BlobPrefix><Name>p/b/</Name></BlobPrefix><Novelty><Name>p/n</Name></Novelty>{}<BlobPrefix><Name Encoded=\"true\">p%2Fd%EF%BF%BE%2F</Name></BlobPrefix></Blobs><NextMarker /></EnumerationResults>",
             blob("a"),
             blob("c")
         );

@@ -33,8 +33,8 @@ pub(crate) struct Faults {
     pub(crate) ignores_conditions: bool,
     /// Whether ranges are looked at.
     pub(crate) ignores_ranges: bool,
-    /// Listings that were asked to begin behind a key.
-    pub(crate) begun_behind: usize,
+    /// Prefixes of the listings that were asked to begin behind a key.
+    pub(crate) begun_behind: Vec<Vec<u8>>,
     /// Whether a listing begins at the beginning wherever it is asked to.
     pub(crate) ignores_start_after: bool,
     /// Whether keys are listed as a file system without capital letters has them, and not in the order of their bytes.
@@ -56,7 +56,7 @@ impl Default for Faults {
             cuts: VecDeque::new(),
             ignores_conditions: false,
             ignores_ranges: false,
-            begun_behind: 0,
+            begun_behind: Vec::new(),
             ignores_start_after: false,
             folds_case: false,
             circles: false,
@@ -140,7 +140,9 @@ fn list(faults: &mut Faults, query: &str) -> Response<Body> {
     let (prefix, token) = (parameter("prefix"), parameter("continuation-token"));
     assert_eq!(parameter("encoding-type"), b"url");
     let mut after = unhex(std::str::from_utf8(&token).unwrap());
-    faults.begun_behind += usize::from(!parameter("start-after").is_empty());
+    if !parameter("start-after").is_empty() {
+        faults.begun_behind.push(prefix.clone());
+    }
     if after.is_empty() && !faults.ignores_start_after {
         after = parameter("start-after");
     }

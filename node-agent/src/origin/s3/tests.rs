@@ -141,7 +141,7 @@ async fn a_long_listing_is_made_in_several_places_at_once() {
         bucket.origin().await.list(&mut collected).await.unwrap();
         assert_eq!(collected.objects.len(), 1000);
         assert_eq!(collected.skipped.len(), 1);
-        assert!(bucket.faults().lock().begun_behind > 1, "it was split");
+        assert!(bucket.faults().lock().begun_behind.len() > 1, "it was split");
     }
 }
 
@@ -160,11 +160,15 @@ async fn a_store_with_an_order_of_its_own_is_listed_page_by_page_from_the_second
     let origin = bucket.origin().await;
     let error = origin.list(&mut Collected::default()).await.unwrap_err().to_string();
     assert!(error.ends_with("from the next time on it is listed page by page"), "{error}");
-    let split = bucket.faults().lock().begun_behind;
+    // Another prefix: requests of the first listing may still be on their way.
     let mut collected = Collected::default();
-    origin.list(&mut collected).await.unwrap();
+    origin.list_prefix("/train/", &mut collected).await.unwrap();
     assert_eq!(collected.objects.len(), 500);
-    assert_eq!(bucket.faults().lock().begun_behind, split, "no page began but where the one before said");
+    let begun = bucket.faults().lock().begun_behind.clone();
+    assert!(
+        begun.iter().all(|prefix| !prefix.ends_with(b"train/")),
+        "no page began but where the one before said"
+    );
 }
 
 #[tokio::test]
