@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 
 /// Pages that a listing has when it is first split.
 const SHORT: usize = 3;
-/// Of so many pages with keys, one may have been asked for in vain.
+/// Of so many pages with keys, one part may turn out to be empty.
 const PAGES_A_VAIN_ONE: usize = 8;
-/// Pages of a range that was split before it is split again: the parts are listed first.
-const LEFT_ALONE: usize = 3;
+/// Pages of a range that was split before it is split again: as many are behind it then, as far as is known, and a part
+/// costs a request or two at its ends.
+const LEFT_ALONE: usize = 10;
 /// Characters that are remembered.
 const MOST_CHARACTERS: usize = 256;
 
@@ -30,7 +31,6 @@ pub struct KeyRanges {
     ranges: Vec<Range>,
     characters: BTreeSet<char>,
     pages: usize,
-    split_off: usize,
 }
 
 /// Keys that are greater than `after` and not greater than `end`.
@@ -68,7 +68,7 @@ impl KeyRanges {
     /// A listing of which at most `width` pages are asked for at one time.
     pub fn new(width: usize) -> Self {
         let first = Range::new(String::new(), None);
-        Self { width: width.max(1), ranges: vec![first], characters: BTreeSet::new(), pages: 0, split_off: 0 }
+        Self { width: width.max(1), ranges: vec![first], characters: BTreeSet::new(), pages: 0 }
     }
 
     /// The next page to ask for; `None` while enough are under way, and when all have been.
@@ -155,7 +155,9 @@ impl KeyRanges {
 
     /// Splits what is still to come of one range, for `idle` who have nothing to do.
     fn split(&mut self, idle: usize) {
-        let budget = (self.pages / PAGES_A_VAIN_ONE + 2 * self.width).saturating_sub(self.split_off);
+        // Parts that have shown no key, or have not yet.
+        let vain = self.ranges.iter().skip(1).filter(|range| range.newest.is_none()).count();
+        let budget = (self.pages / PAGES_A_VAIN_ONE + 2 * self.width).saturating_sub(vain);
         if self.pages < SHORT || budget == 0 {
             return;
         }
@@ -176,7 +178,6 @@ impl KeyRanges {
         let ends = boundaries.iter().skip(1).cloned().map(Some).chain([last]);
         let parts: Vec<Range> =
             boundaries.iter().cloned().zip(ends).map(|(after, end)| Range::new(after, end)).collect();
-        self.split_off += parts.len();
         self.ranges.extend(parts);
     }
 }
@@ -344,6 +345,7 @@ mod tests {
             "dates",
             (0..10_000).map(|n| format!("logs/2026/{:02}/{:02}/{:04}.json", n % 12 + 1, n % 28 + 1, n)),
         );
+        check("a page each", (0..10_000).map(|n| format!("n{:08}/n{:08}_{n:08}.jpg", n / PAGE, n / PAGE)));
         check(
             "one large and some small",
             (0..10_000).map(|n| match n {

@@ -93,6 +93,20 @@ impl Bench<'_> {
         filled.mount(self.s3().endpoint(), &directory).await
     }
 
+    /// Removes a bucket of one turn and what was copied of it, but for mount points and what the agent keeps.
+    pub(crate) fn forget(&self, bucket: &str) -> Result<()> {
+        for name in [bucket.to_owned(), format!("{bucket}-juicefs")] {
+            let copied = self.directory().join(&name);
+            let copied = if copied.join("mount").exists() { copied.join("cache") } else { copied };
+            for directory in [copied, self.cluster.dir().join("s3").join(&name)] {
+                if directory.exists() {
+                    std::fs::remove_dir_all(directory)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a dataset of a folder, beside the proxy of the tests.
     pub(crate) async fn dataset(&self, name: &str, bucket: &str, folder: &str) -> Result<()> {
         let endpoint = self.s3().endpoint().to_owned();
