@@ -39,7 +39,7 @@ pub(super) struct Listing {
 enum Kind {
     /// Of all below the prefix: what was put aside, and of how many pages with keys.
     Begun { aside: Vec<Key>, pages: usize },
-    /// Of all below the prefix to its end, but for the directories that this split began.
+    /// Of all below the prefix to its end, but for what this split has.
     Whole { without: Option<usize> },
     /// Of the directories at the prefix and of what lies beside them, so far.
     Directories { directories: Vec<String>, beside: Vec<Key>, instead: Instead },
@@ -74,9 +74,9 @@ struct Split {
 }
 
 impl Split {
-    /// Whether this is in a directory that is begun.
+    /// Whether this is in a directory that is begun, or beside the directories, and so taken.
     fn has(&self, key: &Key) -> bool {
-        directory(key, &self.prefix).is_some_and(|directory| self.begun.contains(directory))
+        directory(key, &self.prefix).is_none_or(|directory| self.begun.contains(directory))
     }
 }
 
@@ -198,7 +198,7 @@ impl Listings {
         self.splits.push(Split { prefix, waiting, begun: HashSet::new(), instead, worthy: 0, vain: 0 });
     }
 
-    /// Goes on page by page; gives what was put aside, without what that split has begun.
+    /// Goes on page by page; gives what was put aside, without what that split has.
     fn whole(&mut self, prefix: String, instead: Instead, without: Option<usize>) -> Vec<Key> {
         let Instead { mut aside, marker, pages } = instead;
         if let Some(split) = without.and_then(|number| self.splits.get(number)) {
