@@ -88,12 +88,17 @@ async fn list(cluster: &mut Cluster, hop: &Hop, bucket: &Bucket, name: &str, fil
     let before = listings(cluster).await?;
     let origin = origin(bucket, FOLDER, hop.endpoint());
     cluster.dataset(name, json!({"origins": [origin], "refresh": "Never"})).await?;
+    // By the agent's metric: asking the API server by kubectl takes half a core.
+    let agent = cluster.agent(NODE)?;
     eventually("it to be listed", LISTING, async || {
-        let status = cluster.resource("dataset", name).await?["status"].clone();
-        ensure!(status["version"]["files"] == files, "{status}");
+        let listed = agent.metric("hearth_agent_listing_seconds_count", &[]).await?.unwrap_or(0.0);
+        ensure!(listed > before.0, "it is not");
         Ok(())
     })
     .await?;
+    cluster.listed(name).await?;
+    let status = cluster.resource("dataset", name).await?["status"].clone();
+    ensure!(status["version"]["files"] == files, "{status}");
     let after = listings(cluster).await?;
     ensure!(after.0 == before.0 + 1.0, "it was listed more than once");
     Ok(after.1 - before.1)
