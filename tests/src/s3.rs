@@ -100,6 +100,18 @@ impl S3 {
             .build()?;
         Ok(Bucket { name: name.to_owned(), store: Arc::new(store) })
     }
+
+    /// Removes a bucket with all that is in it, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_bucket(&self, name: &str) -> Result<()> {
+        let folder = self.root.join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove bucket {name}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// One bucket, written to directly and not counted.

@@ -126,6 +126,7 @@ impl View {
         fs::File::open(path).inspect_err(Self::served_though_whole).ok()
     }
 
+    /// How a file that nobody has open is to be read.
     fn mode(&self, backing: Option<fs::File>) -> Mode {
         let Some(file) = backing else { return Mode::Served };
         open_backing(self.opens.device(), file)

@@ -96,12 +96,13 @@ impl Bench<'_> {
     /// Removes a bucket of one turn and what was copied of it, but for mount points and what the agent keeps.
     pub(crate) fn forget(&self, bucket: &str) -> Result<()> {
         for name in [bucket.to_owned(), format!("{bucket}-juicefs")] {
+            self.s3().remove_bucket(&name)?;
             let copied = self.directory().join(&name);
-            let copied = if copied.join("mount").exists() { copied.join("cache") } else { copied };
-            for directory in [copied, self.cluster.dir().join("s3").join(&name)] {
-                if directory.exists() {
-                    std::fs::remove_dir_all(directory)?;
-                }
+            // Beside a cache there is a mount that nobody serves any more, which cannot be removed.
+            let cache = copied.join("cache");
+            let removed = if cache.exists() { cache } else { copied };
+            if removed.exists() {
+                std::fs::remove_dir_all(removed)?;
             }
         }
         Ok(())

@@ -128,8 +128,7 @@ impl Listings {
     ) -> Result<Vec<Key>, OriginError> {
         let Listing { prefix, kind, split, mut pages, .. } = listing;
         let Page { keys, is_empty, next } = page;
-        let is_other = |key: &&Key| key.path.as_deref().is_ok_and(|path| !path.starts_with(&prefix));
-        if keys.iter().any(|key| is_other(&key)) {
+        if keys.iter().any(|key| key.path.as_deref().is_ok_and(|path| !path.starts_with(&prefix))) {
             return Err(unreadable(name, "it has keys that do not begin as was asked for"));
         }
         let marker = next.map(|next| pages.next(name, is_empty, next)).transpose()?;
