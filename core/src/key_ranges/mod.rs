@@ -110,8 +110,7 @@ impl KeyRanges {
         // An empty one is the beginning, and no key.
         let is_behind = |key: &&str| before.is_empty() || *key > before;
         if taken.pages == 0 && !keys.first().is_none_or(is_behind) {
-            self.whole_again();
-            return Ok(0..0);
+            return self.whole_again().map(|()| 0..0);
         }
         let begin = if taken.again { keys.partition_point(|key| !is_behind(key)) } else { 0 };
         if !keys.is_sorted() || !keys.get(begin).is_none_or(is_behind) {
@@ -141,11 +140,14 @@ impl KeyRanges {
         Ok(begin..end)
     }
 
-    /// The store does not begin where it is asked to: the first range is all of the listing, and
-    /// no other has got anything.
-    fn whole_again(&mut self) {
+    /// The store does not begin where it is asked to: the first range is all of the listing. If another has got
+    /// something, it does begin there, in an order of its own.
+    fn whole_again(&mut self) -> Result<(), OutOfOrder> {
+        let [first, parts @ ..] = self.ranges.as_mut_slice() else { return Ok(()) };
+        if parts.iter().any(|part| part.newest.is_some()) {
+            return Err(OutOfOrder);
+        }
         self.width = 1;
-        let [first, parts @ ..] = self.ranges.as_mut_slice() else { return };
         first.end = None;
         if first.again && first.state == State::Done {
             first.state = State::Ready;
@@ -153,6 +155,7 @@ impl KeyRanges {
         for part in parts {
             part.state = State::Done;
         }
+        Ok(())
     }
 
     /// Whether all has been listed.

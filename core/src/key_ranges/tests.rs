@@ -118,6 +118,28 @@ fn what_is_not_in_order_is_listed_page_by_page_or_said() {
     panic!("it was not split");
 }
 
+#[test]
+fn a_part_that_begins_before_its_keys_is_out_of_order_once_others_have_some() {
+    for others_have_some in [false, true] {
+        let mut ranges = KeyRanges::new(4);
+        for keys in [["n00", "n01"], ["n02", "n03"], ["n04", "n05"]] {
+            ranges.next_page().unwrap();
+            ranges.page(0, &keys, true).unwrap();
+        }
+        ranges.next_page().unwrap();
+        let [one, other] = [(); 2].map(|()| ranges.next_page().unwrap());
+        if others_have_some {
+            let key = format!("{}x", one.after.unwrap());
+            assert_eq!(ranges.page(one.range, &[&key], true), Ok(0..1));
+            assert_eq!(ranges.page(other.range, &["n00"], true), Err(OutOfOrder));
+        } else {
+            assert_eq!(ranges.page(one.range, &["n00"], true), Ok(0..0));
+            assert_eq!(ranges.page(0, &["n06"], false), Ok(0..1));
+            assert!(ranges.is_done(), "{ranges:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_key_is_listed_once(

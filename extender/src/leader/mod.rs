@@ -8,6 +8,7 @@ mod dataset_status;
 mod eviction_status;
 mod holds;
 mod nudge;
+mod pauses;
 mod removal;
 #[cfg(test)]
 mod testing;

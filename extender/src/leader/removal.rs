@@ -5,6 +5,7 @@
 //! anything else goes: nobody would be left to do it.
 
 use super::dataset_status::{Numbers, Part};
+use super::pauses::Pauses;
 use super::{Duties, SETTLED_AFTER, apply_status};
 use crate::answer::{Answer, answer};
 use crate::watch::{is_ending, name_of};
@@ -17,7 +18,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -32,8 +33,14 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Writes at one time. When Hearth is uninstalled its rights go soon after its namespace.
 const WRITES: usize = 32;
 
-/// The Datasets that are being deleted, by UID, for as long as this replica leads.
-type Watched = HashMap<String, (Removal, Instant)>;
+/// What is remembered for as long as this replica leads.
+#[derive(Default)]
+struct Memory {
+    /// The Datasets that are being deleted, by UID.
+    watched: HashMap<String, (Removal, Instant)>,
+    /// Those of all that could not be written.
+    pauses: Pauses,
+}
 
 impl Duties {
     pub(super) async fn removals(&self) {
@@ -63,13 +70,13 @@ impl Duties {
 
     async fn remove_deleted(&self, mut leaving: watch::Receiver<bool>) {
         let mut changes = self.known.dataset_changes();
-        let mut watched = Watched::new();
+        let mut memory = Memory::default();
         loop {
             changes.mark_unchanged();
             let is_leaving = *leaving.borrow_and_update();
             match is_leaving {
                 true => self.let_all_go().await,
-                false => self.look_at_removals(&mut watched).await,
+                false => self.look_at_removals(&mut memory).await,
             }
             tokio::time::sleep(GAP).await;
             tokio::select! {
@@ -93,10 +100,18 @@ impl Duties {
         self.guard(datasets, false).await;
     }
 
-    async fn look_at_removals(&self, watched: &mut Watched) {
-        let (ending, others): (Vec<_>, Vec<_>) =
-            self.known.datasets().into_iter().partition(|dataset| is_ending(dataset));
-        self.guard(others.into_iter().filter(|dataset| !is_guarded(dataset)).collect(), true).await;
+    async fn look_at_removals(&self, memory: &mut Memory) {
+        let Memory { watched, pauses } = memory;
+        let datasets = self.known.datasets();
+        let uids: HashSet<&str> =
+            datasets.iter().filter_map(|dataset| dataset.metadata.uid.as_deref()).collect();
+        pauses.keep(|uid| uids.contains(uid));
+        let (ending, mut others): (Vec<_>, Vec<_>) =
+            datasets.iter().cloned().partition(|dataset| is_ending(dataset));
+        others.retain(|dataset| !is_guarded(dataset) && pauses.allow(uid_of(dataset), Instant::now()));
+        for (dataset, written) in self.guard(others, true).await {
+            pauses.tried(uid_of(&dataset), written, Instant::now());
+        }
         // To an extender that has just started nobody seems to hold anything.
         if self.state.readiness(SETTLED_AFTER).is_err() {
             return;
@@ -112,17 +127,23 @@ impl Duties {
             // Nodes are not told before somebody leads.
             let waited = waited(&dataset, Timestamp::now()).min(since.elapsed());
             // None before the index knows that it is being deleted.
-            if let Some(holders) = holders.get(&name_of(&dataset)) {
+            if let Some(holders) =
+                holders.get(&name_of(&dataset)).filter(|_| pauses.allow(&uid, Instant::now()))
+            {
                 steps.push((dataset, removal.next(holders, waited, self.removal_patience)));
             }
             watched.insert(uid, (removal, since));
         }
         let steps = futures::stream::iter(steps).map(|(dataset, step)| async move {
-            if let Err(why) = self.take(&dataset, step).await {
+            let taken = self.take(&dataset, step).await;
+            let taken = taken.inspect_err(|why| {
                 tracing::warn!(dataset = %name_of(&dataset), "its removal cannot go on yet: {why}");
-            }
+            });
+            (dataset, taken.is_ok())
         });
-        steps.buffer_unordered(WRITES).collect::<()>().await;
+        for (dataset, taken) in steps.buffer_unordered(WRITES).collect::<Vec<_>>().await {
+            pauses.tried(uid_of(&dataset), taken, Instant::now());
+        }
     }
 
     async fn take(&self, dataset: &Dataset, step: Step) -> Result<(), String> {
@@ -170,14 +191,20 @@ impl Duties {
         }
     }
 
-    async fn guard(&self, datasets: Vec<Arc<Dataset>>, guarded: bool) {
+    /// Writes the finalizer of each; which of them could be written, or had changed meanwhile.
+    async fn guard(&self, datasets: Vec<Arc<Dataset>>, guarded: bool) -> Vec<(Arc<Dataset>, bool)> {
         let writes = futures::stream::iter(datasets).map(|dataset| async move {
-            if let Err(why) = self.write_guard(&dataset, guarded).await {
+            let written = self.write_guard(&dataset, guarded).await.inspect_err(|why| {
                 tracing::warn!(dataset = %name_of(&dataset), guarded, "its finalizer was not written: {why}");
-            }
+            });
+            (dataset, written.is_ok())
         });
-        writes.buffer_unordered(WRITES).collect::<()>().await;
+        writes.buffer_unordered(WRITES).collect().await
     }
+}
+
+fn uid_of(dataset: &Dataset) -> &str {
+    dataset.metadata.uid.as_deref().unwrap_or_default()
 }
 
 fn is_guarded(dataset: &Dataset) -> bool {

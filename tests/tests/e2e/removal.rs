@@ -156,6 +156,67 @@ fn a_deleted_datasets_bytes_go_from_every_node_and_a_dead_one_is_not_waited_for_
     })
 }
 
+/// A cluster's policy by which no Dataset of this name may have a finalizer.
+fn policy(name: &str) -> [Value; 2] {
+    let version = "admissionregistration.k8s.io/v1";
+    let datasets = json!({
+        "apiGroups": ["hearth.dev"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["datasets"],
+    });
+    let expression = format!("object.metadata.name != '{name}' || !has(object.metadata.finalizers)");
+    [
+        json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "no-finalizer"},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [datasets]},
+                "validations": [{"expression": expression, "message": "none here"}],
+            },
+        }),
+        json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": "no-finalizer"},
+            "spec": {"policyName": "no-finalizer", "validationActions": ["Deny"]},
+        }),
+    ]
+}
+
+#[test]
+fn a_dataset_that_a_policy_keeps_from_being_guarded_delays_no_other_and_is_tried_again() -> Result<()> {
+    e2e(&nodes(1), async |cluster| {
+        for part in policy("refused") {
+            cluster.kube.apply(&part.to_string()).await?;
+        }
+        let probe = json!({
+            "apiVersion": "hearth.dev/v1alpha1", "kind": "Dataset",
+            "metadata": {"name": "refused", "namespace": USER, "finalizers": [CACHED_DATA]},
+            "spec": {"origins": [{"uri": "s3://bucket"}]},
+        });
+        eventually("the policy to be in force", FETCH, async || {
+            let args = ["create", "--dry-run=server", "-f", "-"];
+            let created = cluster.kube.kubectl(&args, &probe.to_string()).await;
+            let refused = created.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(refused.contains("none here"), "{refused}");
+            Ok(())
+        })
+        .await?;
+
+        fill(cluster, "images", 7).await?;
+        let bucket = cluster.s3.bucket("data")?;
+        cluster.s3_dataset("refused", &bucket, "images").await?;
+        cluster.s3_dataset("other", &bucket, "images").await?;
+        guarded(cluster, "other").await?;
+        delete(cluster, "other").await?;
+        gone(cluster, "other").await?;
+        let left = cluster.resource("dataset", "refused").await?["metadata"]["finalizers"].clone();
+        ensure!(left.is_null(), "the policy is not in force: {left}");
+
+        let end = ["delete", "validatingadmissionpolicybinding", "no-finalizer"];
+        cluster.kube.kubectl(&end, "").await?;
+        guarded(cluster, "refused").await
+    })
+}
+
 /// Every file that a volume shows is what was uploaded with this byte.
 async fn reads_right(target: &Path, byte: u8) -> Result<()> {
     let target = target.to_owned();

@@ -3,60 +3,35 @@
 //! Keys come percent-encoded, so that one that is no XML, or no UTF-8, costs only
 //! itself and not its page.
 
+use super::page::Page;
 use super::{Place, S3};
 use crate::origin::web::ranges::{self, Key};
 use crate::origin::web::{Web, below, percent, quoted, time, unreadable};
 use crate::origin::{OriginError, Sink};
 use hearth_core::object::Validator;
-use serde::Deserialize;
 use std::borrow::Cow;
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Page {
-    #[serde(default)]
-    contents: Vec<Entry>,
-    #[serde(default)]
-    is_truncated: bool,
-    #[serde(default)]
-    next_continuation_token: Option<String>,
-    #[serde(default)]
-    encoding_type: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry {
-    #[serde(default)]
-    key: String,
-    size: u64,
-    #[serde(default)]
-    last_modified: String,
-    #[serde(default, rename = "ETag")]
-    etag: Option<String>,
-}
 
 /// Lists what begins with `start` below the prefix.
 pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> Result<(), OriginError> {
     let S3 { place, page_by_page, .. } = &origin.dialect;
     let parse = |body: &[u8]| {
         let page = parse(place, body)?;
-        let next = page.is_truncated.then(|| page.next_continuation_token.clone().unwrap_or_default());
-        Ok(ranges::Page { keys: keys(place, &page)?, is_empty: page.contents.is_empty(), next })
+        let next = page.is_truncated.then(|| page.next.clone().unwrap_or_default());
+        Ok(ranges::Page { keys: keys(place, &page)?, is_empty: page.entries.is_empty(), next })
     };
     ranges::list(origin, page_by_page, |begin| place.listing(start, begin), parse, sink).await
 }
 
 fn parse(place: &Place, body: &[u8]) -> Result<Page, OriginError> {
     let text = std::str::from_utf8(body).map_err(|error| unreadable(&place.name(), &error.to_string()))?;
-    quick_xml::de::from_str(text).map_err(|error| unreadable(&place.name(), &error.to_string()))
+    Page::parse(text).map_err(|error| unreadable(&place.name(), &error))
 }
 
 /// The keys of a page, without the marker of the prefix itself.
 fn keys(place: &Place, page: &Page) -> Result<Vec<Key>, OriginError> {
-    let encoded = page.encoding_type.as_deref() == Some("url");
-    let mut keys = Vec::with_capacity(page.contents.len());
-    for entry in &page.contents {
+    let encoded = page.encoding.as_deref() == Some("url");
+    let mut keys = Vec::with_capacity(page.entries.len());
+    for entry in &page.entries {
         let key = if encoded { decoded(&entry.key) } else { Cow::Borrowed(entry.key.as_bytes()) };
         let path = match std::str::from_utf8(&key) {
             Ok(key) => match below(|| place.name(), place.prefix(), key)? {
@@ -66,9 +41,9 @@ fn keys(place: &Place, page: &Page) -> Result<Vec<Key>, OriginError> {
             Err(_) => Err(String::from_utf8_lossy(&key).into_owned()),
         };
         let modified = time::of_listing(&entry.last_modified).unwrap_or(0);
-        let validator = match entry.etag.as_deref() {
-            Some(etag) if !etag.is_empty() => Validator::etag(&quoted(etag)),
-            _ => Validator::Modified(modified),
+        let validator = match entry.etag.as_str() {
+            "" => Validator::Modified(modified),
+            etag => Validator::etag(&quoted(etag)),
         };
         keys.push(Key { path, size: entry.size, modified, validator });
     }

@@ -10,6 +10,7 @@ mod credentials;
 #[cfg(test)]
 pub(crate) mod fake;
 mod list;
+mod page;
 mod place;
 mod sts;
 #[cfg(test)]
