@@ -51,7 +51,7 @@ struct Range {
     /// First and last key of its newest page.
     newest: Option<(String, String)>,
     state: State,
-    /// Pages so far, and how many there are to be before it is split again.
+    /// Pages so far, and how many there are to be before it is split again by guess.
     pages: usize,
     whole_until: usize,
     /// The last page had keys behind the end.
@@ -105,6 +105,10 @@ impl KeyRanges {
         more: bool,
     ) -> Result<std::ops::Range<usize>, OutOfOrder> {
         let taken = &mut self.ranges[range];
+        if taken.state != State::Asked {
+            // The first range lists its keys, too, since another part began before its own.
+            return Ok(0..0);
+        }
         let last = taken.newest.as_ref().map(|(_, last)| last.as_str());
         let before = last.unwrap_or(&taken.after);
         // An empty one is the beginning, and no key.
@@ -192,8 +196,8 @@ impl KeyRanges {
         let asked = self.ranges.iter().enumerate().filter(|(_, range)| range.state == State::Asked);
         let spans = asked.filter_map(|(index, range)| Some((index, range.span(&self.characters)?)));
         let (index, span) = spans.max_by(|(_, a), (_, b)| a.pages.total_cmp(&b.pages))?;
-        let parts = (span.pages / WORTH).min(if self.is_last(index) { LAST } else { most + 1 } as f64);
-        let boundaries = span.cut(parts as usize);
+        let at_most = if self.is_last(index) { LAST.min(most + 1) } else { most + 1 };
+        let boundaries = span.cut(((span.pages / WORTH) as usize).min(at_most));
         (!boundaries.is_empty()).then_some((index, boundaries))
     }
 

@@ -4,7 +4,7 @@ use super::guess::kind;
 use crate::prefix::shared_prefix;
 use std::collections::BTreeSet;
 
-/// Characters of a number that are looked at: enough to tell ten million keys apart, and few enough for a double.
+/// Characters of a number that are looked at: enough to tell ten million keys apart.
 const LONGEST: usize = 9;
 /// Parts of a step to which a boundary is exact: a shorter key says as much.
 const EXACT: f64 = 8.0;

@@ -134,6 +134,8 @@ fn a_part_that_begins_before_its_keys_is_out_of_order_once_others_have_some() {
             assert_eq!(ranges.page(other.range, &["n00"], true), Err(OutOfOrder));
         } else {
             assert_eq!(ranges.page(one.range, &["n00"], true), Ok(0..0));
+            let late = format!("{}x", other.after.unwrap());
+            assert_eq!(ranges.page(other.range, &[&late], true), Ok(0..0), "the first range lists it");
             assert_eq!(ranges.page(0, &["n06"], false), Ok(0..1));
             assert!(ranges.is_done(), "{ranges:?}");
         }

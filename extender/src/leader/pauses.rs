@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_secs(1);
 /// Jitter may double it.
-const AT_MOST: Duration = Duration::from_secs(30);
+const AT_MOST: Duration = Duration::from_secs(20);
 
 /// What has failed when it was last tried, by UID.
 #[derive(Debug, Default)]

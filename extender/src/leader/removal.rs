@@ -33,12 +33,11 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Writes at one time. When Hearth is uninstalled its rights go soon after its namespace.
 const WRITES: usize = 32;
 
-/// What is remembered for as long as this replica leads.
+/// The Datasets that are being deleted, by UID, for as long as this replica leads.
 #[derive(Default)]
-struct Memory {
-    /// The Datasets that are being deleted, by UID.
-    watched: HashMap<String, (Removal, Instant)>,
-    /// Those of all that could not be written.
+struct Watched {
+    removals: HashMap<String, (Removal, Instant)>,
+    /// Of those that could not be let go.
     pauses: Pauses,
 }
 
@@ -70,13 +69,20 @@ impl Duties {
 
     async fn remove_deleted(&self, mut leaving: watch::Receiver<bool>) {
         let mut changes = self.known.dataset_changes();
-        let mut memory = Memory::default();
+        let (mut unguarded, mut watched) = (Pauses::default(), Watched::default());
         loop {
             changes.mark_unchanged();
-            let is_leaving = *leaving.borrow_and_update();
-            match is_leaving {
-                true => self.let_all_go().await,
-                false => self.look_at_removals(&mut memory).await,
+            if *leaving.borrow_and_update() {
+                self.let_all_go().await;
+            } else {
+                // Side by side: what answers slowly delays its own kind only.
+                let looks = async {
+                    tokio::join!(self.guard_new(&mut unguarded), self.look_at_removals(&mut watched));
+                };
+                tokio::select! {
+                    () = looks => {}
+                    _ = leaving.changed() => leaving.mark_changed(),
+                }
             }
             tokio::time::sleep(GAP).await;
             tokio::select! {
@@ -100,18 +106,19 @@ impl Duties {
         self.guard(datasets, false).await;
     }
 
-    async fn look_at_removals(&self, memory: &mut Memory) {
-        let Memory { watched, pauses } = memory;
-        let datasets = self.known.datasets();
-        let uids: HashSet<&str> =
-            datasets.iter().filter_map(|dataset| dataset.metadata.uid.as_deref()).collect();
+    /// Guards the Datasets that are new.
+    async fn guard_new(&self, pauses: &mut Pauses) {
+        let mut datasets = self.known.datasets();
+        datasets.retain(|dataset| !is_ending(dataset) && !is_guarded(dataset));
+        let uids: HashSet<String> = datasets.iter().map(|dataset| uid_of(dataset).to_owned()).collect();
         pauses.keep(|uid| uids.contains(uid));
-        let (ending, mut others): (Vec<_>, Vec<_>) =
-            datasets.iter().cloned().partition(|dataset| is_ending(dataset));
-        others.retain(|dataset| !is_guarded(dataset) && pauses.allow(uid_of(dataset), Instant::now()));
-        for (dataset, written) in self.guard(others, true).await {
+        datasets.retain(|dataset| pauses.allow(uid_of(dataset), Instant::now()));
+        for (dataset, written) in self.guard(datasets, true).await {
             pauses.tried(uid_of(&dataset), written, Instant::now());
         }
+    }
+
+    async fn look_at_removals(&self, watched: &mut Watched) {
         // To an extender that has just started nobody seems to hold anything.
         if self.state.readiness(SETTLED_AFTER).is_err() {
             return;
@@ -119,30 +126,37 @@ impl Duties {
         let now = self.state.now().monotonic;
         let agents: Vec<String> = self.state.agents(|agents| agents.nodes.iter().cloned().collect());
         let holders = self.state.read(|index| index.holders(now, agents.iter().map(String::as_str)));
-        let mut before = std::mem::take(watched);
+        let Watched { removals, pauses } = watched;
+        let mut before = std::mem::take(removals);
         let mut steps = Vec::new();
-        for dataset in ending.into_iter().filter(|dataset| is_guarded(dataset)) {
-            let uid = dataset.uid().unwrap_or_default();
+        let is_removed = |dataset: &Arc<Dataset>| is_ending(dataset) && is_guarded(dataset);
+        for dataset in self.known.datasets().into_iter().filter(is_removed) {
+            let uid = uid_of(&dataset).to_owned();
             let (mut removal, since) = before.remove(&uid).unwrap_or((Removal::default(), Instant::now()));
             // Nodes are not told before somebody leads.
             let waited = waited(&dataset, Timestamp::now()).min(since.elapsed());
             // None before the index knows that it is being deleted.
-            if let Some(holders) =
-                holders.get(&name_of(&dataset)).filter(|_| pauses.allow(&uid, Instant::now()))
-            {
+            if let Some(holders) = holders.get(&name_of(&dataset)) {
                 steps.push((dataset, removal.next(holders, waited, self.removal_patience)));
             }
-            watched.insert(uid, (removal, since));
+            removals.insert(uid, (removal, since));
         }
+        pauses.keep(|uid| removals.contains_key(uid));
+        steps.retain(|(dataset, step)| {
+            matches!(step, Step::Wait(_)) || pauses.allow(uid_of(dataset), Instant::now())
+        });
         let steps = futures::stream::iter(steps).map(|(dataset, step)| async move {
-            let taken = self.take(&dataset, step).await;
-            let taken = taken.inspect_err(|why| {
+            let lets_go = !matches!(step, Step::Wait(_));
+            let taken = self.take(&dataset, step).await.inspect_err(|why| {
                 tracing::warn!(dataset = %name_of(&dataset), "its removal cannot go on yet: {why}");
             });
-            (dataset, taken.is_ok())
+            (dataset, lets_go, taken.is_ok())
         });
-        for (dataset, taken) in steps.buffer_unordered(WRITES).collect::<Vec<_>>().await {
-            pauses.tried(uid_of(&dataset), taken, Instant::now());
+        for (dataset, lets_go, taken) in steps.buffer_unordered(WRITES).collect::<Vec<_>>().await {
+            // What it says meanwhile delays nothing.
+            if lets_go {
+                pauses.tried(uid_of(&dataset), taken, Instant::now());
+            }
         }
     }
 

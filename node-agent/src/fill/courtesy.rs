@@ -10,14 +10,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Fewest: what is wanted comes on, whoever reads.
-const FEWEST: usize = 1;
+pub(super) const FEWEST: usize = 2;
 /// For how long a number is tried.
 const WINDOW: Duration = Duration::from_millis(200);
 /// A window that took longer than this says nothing: nobody looked at it in time.
 const STALE: Duration = Duration::from_secs(1);
-/// How many times as many are tried: of twice one nobody would see the difference beside a few readers.
-const MORE: usize = 4;
-/// How many times as much these, or a number before it is halved, must fetch in the same time.
+/// What twice as many must fetch in the same time.
 const WORTH: f64 = 1.25;
 /// Windows until another number is tried, at first and at most.
 const HOLD: u32 = 8;
@@ -110,10 +108,10 @@ impl Courtesy {
         self.go(!self.fewer, rate);
     }
 
-    /// To more, or to half; turns back at the ends.
+    /// Doubles or halves; turns back at the ends.
     fn go(&mut self, more: bool, rate: f64) {
         let next = match more {
-            true => self.limit.saturating_mul(MORE).min(self.most),
+            true => self.limit.saturating_mul(2).min(self.most),
             false => (self.limit / 2).max(FEWEST.min(self.most)),
         };
         self.phase = match next == self.limit {

@@ -55,8 +55,6 @@ const PREPARING: usize = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// Above all that is wanted: somebody waits for it.
 const URGENT: i32 = i32::MAX;
-/// Requests at one time that no pod waits for, while somebody else wants the processors.
-const YIELDING: usize = 2;
 /// Bytes of a request that is not cancelled for a more urgent one: it ends soon by itself…
 const SHORT: u64 = 1 << 20;
 /// …unless it has not by then.
@@ -312,7 +310,7 @@ impl Fill {
                     break;
                 }
                 let background = Arc::strong_count(&self.background) - 1;
-                let limit = if yields { limit.min(YIELDING) } else { limit };
+                let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
                 if priority != URGENT && background >= limit {
                     self.make_room(priority, None);
                     return;

@@ -28,6 +28,7 @@ pub(super) struct Entry {
 #[derive(Default)]
 struct Begun {
     entry: Entry,
+    has_key: bool,
     has_size: bool,
 }
 
@@ -35,6 +36,8 @@ impl Page {
     /// Reads a whole page; or why it is none, for a person.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut reader = Reader::from_str(text);
+        // An empty element is one without text.
+        reader.config_mut().expand_empty_elements = true;
         let (mut page, mut begun) = (Self::default(), None);
         // How many elements are open, and what the innermost of them says.
         let (mut depth, mut value) = (0_usize, String::new());
@@ -77,8 +80,11 @@ impl Page {
         match name {
             b"IsTruncated" => {
                 let value = value.trim();
-                self.is_truncated =
-                    value.parse().map_err(|_| format!("IsTruncated is {value:?}, and no true or false"))?;
+                self.is_truncated = match value {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => return Err(format!("IsTruncated is {value:?}, and no true or false")),
+                };
             }
             b"NextContinuationToken" => self.next = Some(take(value)),
             b"EncodingType" => self.encoding = Some(take(value)),
@@ -91,7 +97,10 @@ impl Page {
 impl Begun {
     fn take(&mut self, name: &[u8], value: &mut String) -> Result<(), String> {
         match name {
-            b"Key" => self.entry.key = take(value),
+            b"Key" => {
+                self.entry.key = take(value);
+                self.has_key = true;
+            }
             b"LastModified" => self.entry.last_modified = take(value),
             b"ETag" => self.entry.etag = take(value),
             b"Size" => {
@@ -105,9 +114,10 @@ impl Begun {
     }
 
     fn whole(self) -> Result<Entry, String> {
-        match self.has_size {
-            true => Ok(self.entry),
-            false => Err(format!("{:?} has no Size", self.entry.key)),
+        match (self.has_key, self.has_size) {
+            (true, true) => Ok(self.entry),
+            (true, false) => Err(format!("{:?} has no Size", self.entry.key)),
+            (false, _) => Err("an entry has no Key".to_owned()),
         }
     }
 }
@@ -150,6 +160,7 @@ mod tests {
             encoding: Some("url".to_owned()),
         };
         assert_eq!(page, Ok(expected));
+        assert_eq!(Page::parse("<ListBucketResult xmlns='x'/>"), Ok(Page::default()));
     }
 
     #[test]
@@ -163,6 +174,8 @@ mod tests {
                 "<ListBucketResult><Contents><Size>-1</Size></Contents></ListBucketResult>",
                 "\"-1\", and no number",
             ),
+            ("<ListBucketResult><Contents/></ListBucketResult>", "no Key"),
+            ("<ListBucketResult><IsTruncated/></ListBucketResult>", "IsTruncated is \"\""),
             ("<ListBucketResult><IsTruncated>yes</IsTruncated></ListBucketResult>", "IsTruncated is \"yes\""),
             ("<ListBucketResult><Name>&nbsp;</Name></ListBucketResult>", "&nbsp; stands for nothing"),
             ("<ListBucketResult><Name>b</ListBucketResult>", "Name"),
