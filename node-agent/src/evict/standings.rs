@@ -165,8 +165,12 @@ impl Standings {
             }
         };
         let mut all = self.known.lock();
-        all.retain(|_, known| known.until.elapsed() < HOLDS * 20);
-        all.insert(name.to_owned(), Known { until: Instant::now() + holds, terms: terms.clone() });
+        let before =
+            all.insert(name.to_owned(), Known { until: Instant::now() + holds, terms: terms.clone() });
+        // Only when it grows: thousands are asked for one after the other.
+        if before.is_none() {
+            all.retain(|_, known| known.until.elapsed() < HOLDS * 20);
+        }
         terms
     }
 }
