@@ -16,8 +16,8 @@ pub(super) async fn list(origin: &Web<S3>, start: &str, sink: &mut dyn Sink) -> 
     let S3 { place, page_by_page, .. } = &origin.dialect;
     let parse = |body: &[u8]| {
         let page = parse(place, body)?;
-        let next = page.is_truncated.then(|| page.next.clone().unwrap_or_default());
-        Ok(ranges::Page { keys: keys(place, &page)?, is_empty: page.entries.is_empty(), next })
+        let (keys, is_empty) = (keys(place, &page)?, page.entries.is_empty());
+        Ok(ranges::Page { keys, is_empty, next: page.is_truncated.then(|| page.next.unwrap_or_default()) })
     };
     ranges::list(origin, page_by_page, |begin| place.listing(start, begin), parse, sink).await
 }
