@@ -20,8 +20,9 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Who puts the finalizer on and takes it off, in managedFields: not the one of the status,
 /// whose parts are applied.

@@ -4,10 +4,10 @@
 mod objects;
 mod status;
 
+use super::pauses::Pause;
 use super::{Duties, FIELD_MANAGER, apply_status, delete_seen};
 use crate::answer::{Answer, answer};
 use crate::watch::{Follower, follow, owner_of};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use hearth_api::{CronWarmup, Warmup};
 use hearth_core::cron::{Plan, plan};
@@ -28,9 +28,6 @@ const AT_ONCE: usize = 8;
 const GAP: Duration = Duration::from_millis(250);
 /// How often it is looked whether a time has come. Clocks may be set, so nothing sleeps until one.
 const EVERY: Duration = Duration::from_secs(1);
-/// Pauses before what failed is tried again.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The CronWarmups as the API server has them, by UID.
 #[derive(Default)]
@@ -69,16 +66,16 @@ struct Memory {
     /// The time of the last that was made, whatever the watch and the status say yet.
     made: Option<Timestamp>,
     /// After a failure.
-    retry: Option<(Instant, ExponentialBackoff)>,
+    pause: Option<Pause>,
 }
 
 impl Memory {
     /// Whether it is to be planned for again.
     fn is_due(&self, cron: &Arc<CronWarmup>, change_of_runs: u64, now: Timestamp) -> bool {
-        match &self.retry {
+        match &self.pause {
             // What it writes about a failure is no reason to try again.
-            Some((at, _)) => {
-                *at <= Instant::now() || self.cron.metadata.generation != cron.metadata.generation
+            Some(pause) => {
+                pause.is_over(Instant::now()) || self.cron.metadata.generation != cron.metadata.generation
             }
             None => {
                 !Arc::ptr_eq(&self.cron, cron)
@@ -144,21 +141,10 @@ impl Duties {
         let outcomes: Vec<_> = futures::stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         for (uid, cron, change_of_runs, outcome) in outcomes {
             let before = memory.remove(&uid);
-            let (made, retry) = before.map_or((None, None), |before| (before.made, before.retry));
-            let retry = outcome.failed.then(|| {
-                let mut pauses = retry.map_or_else(
-                    || {
-                        let pauses = ExponentialBuilder::default()
-                            .with_min_delay(FIRST_PAUSE)
-                            .with_max_delay(LONGEST_PAUSE);
-                        pauses.without_max_times().with_jitter().build()
-                    },
-                    |(_, pauses)| pauses,
-                );
-                (Instant::now() + pauses.next().unwrap_or(LONGEST_PAUSE), pauses)
-            });
+            let (made, pause) = before.map_or((None, None), |before| (before.made, before.pause));
+            let pause = outcome.failed.then(|| Pause::after(pause, Instant::now()));
             let made = outcome.made.max(made);
-            memory.insert(uid, Memory { cron, change_of_runs, next: outcome.next, made, retry });
+            memory.insert(uid, Memory { cron, change_of_runs, next: outcome.next, made, pause });
         }
     }
 
@@ -322,7 +308,7 @@ mod tests {
         };
         let cron = desk.crons.lock()["u"].clone();
         assert!(!is_due(&memory, &cron), "it has just failed");
-        tokio::time::advance(2 * FIRST_PAUSE).await;
+        tokio::time::advance(2 * crate::leader::pauses::FIRST).await;
         assert!(is_due(&memory, &cron));
         duties.look(&desk, &mut memory).await;
         let mut changed = hourly();
