@@ -83,6 +83,10 @@ impl Failures {
         self.told.clear();
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// How many there are that the node lacks.
     pub(super) fn count(&self) -> u64 {
         self.files.len() - self.shown.len()

@@ -43,8 +43,6 @@ enum Phase {
 
 /// One want on its way.
 pub(super) struct Job {
-    /// Its own, however often the same is wanted.
-    pub(super) number: u64,
     pub(super) want: Want,
     phase: Phase,
     source: Option<Arc<Source>>,
@@ -91,9 +89,8 @@ fn backoff() -> ExponentialBackoff {
 }
 
 impl Job {
-    pub(super) fn new(number: u64, want: Want, now: Instant) -> Self {
+    pub(super) fn new(want: Want, now: Instant) -> Self {
         Self {
-            number,
             want,
             phase: Phase::Waiting(now),
             source: None,
@@ -391,6 +388,11 @@ impl Job {
     /// Blocks that it still lacks, as far as it is known.
     pub(super) fn missing(&self) -> u64 {
         self.plan.missing()
+    }
+
+    /// Whether there are troubles or failed files to tell of.
+    pub(super) fn fails(&self) -> bool {
+        self.trouble.is_some() || !self.failures.is_empty()
     }
 
     /// What keeps it, for a person.

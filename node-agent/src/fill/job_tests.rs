@@ -22,7 +22,7 @@ fn denied() -> FillError {
 #[tokio::test(start_paused = true)]
 async fn failures_wait_longer_and_longer_until_the_spec_changes() {
     let mut now = Instant::now();
-    let mut job = Job::new(1, want(), now);
+    let mut job = Job::new(want(), now);
     let mut pauses = Vec::new();
     for _ in 0..10 {
         assert_eq!(job.due(), Some(now));
@@ -44,7 +44,7 @@ async fn failures_wait_longer_and_longer_until_the_spec_changes() {
 #[tokio::test(start_paused = true)]
 async fn while_somebody_waits_pauses_are_short() {
     let now = Instant::now();
-    let mut job = Job::new(1, want(), now);
+    let mut job = Job::new(want(), now);
     for _ in 0..10 {
         job.begin_preparing();
         job.prepared(Err(denied()), now + Duration::from_secs(3600));

@@ -10,6 +10,7 @@ mod demands;
 mod failures;
 mod fetch;
 mod job;
+mod jobs;
 mod plan;
 mod processors;
 mod quota;
@@ -34,14 +35,16 @@ use crate::pressure;
 use crate::store::Store;
 use courtesy::Courtesy;
 use fetch::{Fetched, Fetcher, Slot};
+use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
-use job::{Job, Key, key};
+use jobs::Jobs;
 use plan::{InFlight, Run};
 use processors::Processors;
 use quota::Quotas;
 use rate::Rate;
 use source::{FillError, Prepared, Sources};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -93,7 +96,7 @@ pub struct Fill {
     paused: Option<Instant>,
     /// Held by each request that has a slot and that nobody waits for.
     background: Arc<()>,
-    jobs: BTreeMap<Key, Job>,
+    jobs: Jobs,
     running: HashMap<u64, Running>,
     next_id: u64,
     preparing: usize,
@@ -110,9 +113,9 @@ pub struct Fill {
 }
 
 struct Running {
-    key: Key,
-    /// Which job: what was wanted may have gone and come again.
+    /// Which job it is of, which may be gone.
     job: u64,
+    hash: ManifestHash,
     /// The Dataset whose quota it was counted against, and the bytes.
     counted: (String, u64),
     run: Run,
@@ -124,7 +127,7 @@ struct Running {
 }
 
 enum Ended {
-    Prepared(Key, Result<Prepared, FillError>),
+    Prepared(u64, Result<Prepared, FillError>),
     Fetched(u64, Fetched),
 }
 
@@ -153,7 +156,7 @@ impl Fill {
             processors: Processors::new(config.busy_cpu_percent),
             paused: None,
             background: Arc::new(()),
-            jobs: BTreeMap::new(),
+            jobs: Jobs::default(),
             running: HashMap::new(),
             next_id: 0,
             preparing: 0,
@@ -210,52 +213,31 @@ impl Fill {
         let now = Instant::now();
         self.courtesy.asked(now);
         for (hash, mut blocks) in self.demands.take() {
-            for (_, job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == hash) {
-                let refused = job.urge(&blocks, now);
+            for number in self.jobs.of(hash) {
+                let urged = self.jobs.change(number, |job| (job.urge(&blocks, now), job.reads(&blocks)));
+                let Some((refused, read)) = urged else { continue };
                 self.demands.refuse(hash, &refused, now);
                 // What is not kept the others would fetch once more.
-                blocks -= job.reads(&blocks);
+                blocks -= read;
             }
         }
     }
 
     /// Takes new orders: what is no longer wanted is cancelled.
     fn want(&mut self, wants: Vec<Want>) {
-        let now = Instant::now();
-        let mut wanted: BTreeMap<Key, Want> = BTreeMap::new();
-        for want in wants {
-            match wanted.entry(key(&want)) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(want);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    if want.priority > entry.get().priority {
-                        entry.insert(want);
-                    }
-                }
-            }
+        for number in self.jobs.want(wants, Instant::now()) {
+            let Some(want) = self.jobs.get(number).map(|job| &job.want) else { continue };
+            tracing::info!(
+                dataset = format!("{}/{}", want.namespace, want.dataset), manifest = ?want.manifest,
+                globs = ?want.globs, priority = want.priority, "wanted"
+            );
         }
-        self.jobs.retain(|key, _| wanted.contains_key(key));
-        self.quotas.keep(&wanted.values().map(|want| want.uid.as_str()).collect());
+        self.quotas.keep(&self.jobs.iter().map(|job| job.want.uid.as_str()).collect());
         for running in self.running.values_mut() {
-            match wanted.get(&running.key) {
+            match self.jobs.get(running.job) {
                 Some(_) if running.priority == URGENT => {}
-                Some(want) => running.priority = want.priority,
+                Some(job) => running.priority = job.want.priority,
                 None => running.cancel.cancel(),
-            }
-        }
-        for (key, want) in wanted {
-            match self.jobs.get_mut(&key) {
-                Some(job) => job.update(want, now),
-                None => {
-                    tracing::info!(
-                        dataset = format!("{}/{}", want.namespace, want.dataset), manifest = ?want.manifest,
-                        globs = ?want.globs, priority = want.priority, "wanted"
-                    );
-                    let number = self.next_id;
-                    self.next_id += 1;
-                    self.jobs.insert(key, Job::new(number, want, now));
-                }
             }
         }
         self.publish();
@@ -263,19 +245,15 @@ impl Fill {
 
     fn prepare_due(&mut self) {
         let now = Instant::now();
-        let mut due: Vec<(&Key, &mut Job)> =
-            self.jobs.iter_mut().filter(|(_, job)| job.due().is_some_and(|at| at <= now)).collect();
-        due.sort_by_key(|(_, job)| std::cmp::Reverse(job.want.priority));
-        for (key, job) in due {
-            if self.preparing >= PREPARING {
-                return;
-            }
+        while self.preparing < PREPARING {
+            let Some(number) = self.jobs.due(now) else { return };
+            let begun = self.jobs.change(number, |job| (job.want.clone(), job.begin_preparing()));
+            let Some((want, known)) = begun else { return };
             self.preparing += 1;
-            let (sources, want, key, known) =
-                (self.sources.clone(), job.want.clone(), key.clone(), job.begin_preparing());
+            let sources = self.sources.clone();
             self.tasks.spawn(async move {
                 let outcome = sources.prepare(&want, known).await;
-                Ended::Prepared(key, outcome)
+                Ended::Prepared(number, outcome)
             });
         }
     }
@@ -286,84 +264,100 @@ impl Fill {
         let now = Instant::now();
         self.paused = self.processors.pause(now, pressure::own_time(), pressure::processor_time);
         let limit = self.courtesy.limit(self.fetcher.came.load(Ordering::Relaxed), now);
-        let mut order: Vec<(i32, Key)> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.has_more())
-            .map(|(key, job)| (job.want.priority, key.clone()))
-            .collect();
-        let urgent = self.jobs.iter().filter(|(_, job)| job.has_urgent());
-        order.extend(urgent.map(|(key, _)| (URGENT, key.clone())));
-        order.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+        let mut last = None;
+        while let Some(turn) = self.jobs.urgent_after(last) {
+            if self.hand_out_of(turn.1, URGENT, limit, now).is_break() {
+                return;
+            }
+            last = Some(turn);
+        }
+        last = None;
+        while let Some(turn) = self.jobs.more_after(last) {
+            if self.hand_out_of(turn.1, turn.0.0, limit, now).is_break() {
+                return;
+            }
+            last = Some(turn);
+        }
+    }
+
+    /// Hands out what one job has, with at most `limit` requests that nobody waits for. Breaks
+    /// when nothing of that priority or a lower one can be begun now.
+    fn hand_out_of(&mut self, number: u64, priority: i32, limit: usize, now: Instant) -> ControlFlow<()> {
+        // A pod waits for what it mounts, though no reader may have come to it yet.
+        let yields = priority < POD_PRIORITY && self.processors.are_wanted();
+        if yields && self.paused.is_some() {
+            return ControlFlow::Break(());
+        }
+        let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
         // Requests that wait for the disk count too; the buffer bounds them before this does.
         let most_running = self.concurrency.saturating_mul(64);
-        for (priority, key) in order {
-            let Some(job) = self.jobs.get_mut(&key) else { continue };
-            loop {
-                let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
-                // What its origin does not allow yet would only keep others from their slots.
-                let waits = priority != URGENT && job.has_all_its_turns();
-                // A pod waits for what it mounts, though no reader may have come to it yet.
-                let yields = priority < POD_PRIORITY && self.processors.are_wanted();
-                let is_paused = yields && self.paused.is_some();
-                if !has_more || waits || is_paused || self.running.len() >= most_running {
-                    break;
-                }
-                let background = Arc::strong_count(&self.background) - 1;
-                let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
-                if priority != URGENT && background >= limit {
-                    self.make_room(priority, None);
-                    return;
-                }
-                let Ok(permit) = self.slots.clone().try_acquire_owned() else {
-                    self.make_room(priority, None);
-                    return;
-                };
-                let is_crowded = job.has_all_its_turns();
-                let Some(request) = job.next(&self.in_flight, &mut self.quotas, now) else { break };
-                let bytes = if request.over_quota { 0 } else { request.source.bytes_of(&request.run) };
-                let id = self.next_id;
-                self.next_id += 1;
-                self.in_flight.begin(&request.run);
-                let cancel = CancellationToken::new();
-                let running = Running {
-                    key: key.clone(),
-                    job: job.number,
-                    counted: (job.want.uid.clone(), bytes),
-                    run: request.run.clone(),
-                    urgent: request.urgent,
-                    priority,
-                    since: now,
-                    cancel: cancel.clone(),
-                };
-                self.running.insert(id, running);
-                self.busy_since.get_or_insert(now);
-                let background = (!request.urgent).then(|| self.background.clone());
-                let slot = Slot { _permit: permit, _background: background };
-                let fetcher = self.fetcher.clone();
-                self.tasks.spawn(async move {
-                    let fetched = fetcher.fetch(&request, cancel, slot).await;
-                    Ended::Fetched(id, fetched)
-                });
-                // Its turn comes when another of the same origins ends.
-                if is_crowded {
-                    self.make_room(priority, Some(&key));
-                    break;
-                }
+        while let Some(job) = self.jobs.get(number) {
+            let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
+            let is_crowded = job.has_all_its_turns();
+            // What its origin does not allow yet would only keep others from their slots.
+            if !has_more || (is_crowded && priority != URGENT) {
+                break;
+            }
+            if self.running.len() >= most_running {
+                return ControlFlow::Break(());
+            }
+            let background = Arc::strong_count(&self.background) - 1;
+            if priority != URGENT && background >= limit {
+                self.make_room(priority, None);
+                return ControlFlow::Break(());
+            }
+            let Ok(permit) = self.slots.clone().try_acquire_owned() else {
+                self.make_room(priority, None);
+                return ControlFlow::Break(());
+            };
+            let next = self.jobs.change(number, |job| {
+                let request = job.next(&self.in_flight, &mut self.quotas, now)?;
+                Some((request, job.want.uid.clone()))
+            });
+            let Some((request, uid)) = next.flatten() else { break };
+            let bytes = if request.over_quota { 0 } else { request.source.bytes_of(&request.run) };
+            let id = self.next_id;
+            self.next_id += 1;
+            self.in_flight.begin(&request.run);
+            let cancel = CancellationToken::new();
+            let running = Running {
+                job: number,
+                hash: request.source.hash,
+                counted: (uid, bytes),
+                run: request.run.clone(),
+                urgent: request.urgent,
+                priority,
+                since: now,
+                cancel: cancel.clone(),
+            };
+            self.running.insert(id, running);
+            self.busy_since.get_or_insert(now);
+            let background = (!request.urgent).then(|| self.background.clone());
+            let slot = Slot { _permit: permit, _background: background };
+            let fetcher = self.fetcher.clone();
+            self.tasks.spawn(async move {
+                let fetched = fetcher.fetch(&request, cancel, slot).await;
+                Ended::Fetched(id, fetched)
+            });
+            // Its turn comes when another of the same origins ends.
+            if is_crowded {
+                self.make_room(priority, Some(number));
+                break;
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Cancels one request that is less urgent than `priority`, of this job if one is named: its
     /// slot comes free, and what it has read whole stays.
-    fn make_room(&mut self, priority: i32, of: Option<&Key>) {
+    fn make_room(&mut self, priority: i32, of: Option<u64>) {
         if self.making_room.is_some_and(|id| self.running.contains_key(&id)) {
             return;
         }
         let now = Instant::now();
         let victims = self.running.iter().filter(|(_, running)| {
             let ends_soon = running.counted.1 <= SHORT && now - running.since < SOON;
-            let is_one = of.is_none_or(|key| running.key == *key);
+            let is_one = of.is_none_or(|job| running.job == job);
             // A request that only waits for the disk has no slot, and its token is cancelled.
             is_one && running.priority < priority && !running.cancel.is_cancelled() && !ends_soon
         });
@@ -375,20 +369,18 @@ impl Fill {
     fn ended(&mut self, ended: Ended) {
         let now = Instant::now();
         match ended {
-            Ended::Prepared(key, outcome) => {
+            Ended::Prepared(number, outcome) => {
                 self.preparing -= 1;
-                if let Some(job) = self.jobs.get_mut(&key) {
-                    if let Err(error) = &outcome {
-                        tracing::warn!(
+                self.jobs.change(number, |job| {
+                    match &outcome {
+                        Ok(prepared) => self.quotas.counted(&job.want.uid, prepared.counted),
+                        Err(error) => tracing::warn!(
                             dataset = format!("{}/{}", job.want.namespace, job.want.dataset),
                             "cannot be fetched: {error}"
-                        );
-                    }
-                    if let Ok(prepared) = &outcome {
-                        self.quotas.counted(&job.want.uid, prepared.counted);
+                        ),
                     }
                     job.prepared(outcome, now);
-                }
+                });
                 self.publish();
             }
             Ended::Fetched(id, fetched) => {
@@ -404,18 +396,17 @@ impl Fill {
                     self.rate.idle();
                 }
                 let troubled = fetched.error.is_some();
-                for (key, job) in &mut self.jobs {
-                    if *key == running.key && job.number == running.job {
-                        if let Some(error) = &fetched.error {
-                            tracing::debug!(
-                                dataset = format!("{}/{}", job.want.namespace, job.want.dataset),
-                                "{error}"
-                            );
-                        }
-                        job.ended(&running.run, running.urgent, &fetched.done, fetched.error.as_ref(), now);
-                    } else if key.0 == running.key.0 {
-                        job.fetched(&fetched.done);
+                self.jobs.change(running.job, |job| {
+                    if let Some(error) = &fetched.error {
+                        tracing::debug!(
+                            dataset = format!("{}/{}", job.want.namespace, job.want.dataset),
+                            "{error}"
+                        );
                     }
+                    job.ended(&running.run, running.urgent, &fetched.done, fetched.error.as_ref(), now);
+                });
+                for other in self.jobs.of(running.hash).into_iter().filter(|other| *other != running.job) {
+                    self.jobs.change(other, |job| job.fetched(&fetched.done));
                 }
                 if troubled || self.running.is_empty() {
                     self.publish();
@@ -432,27 +423,25 @@ impl Fill {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let prepares = self.jobs.values().filter_map(Job::due).min().filter(|_| self.preparing < PREPARING);
-        let goes_on = self.paused.filter(|_| self.jobs.values().any(Job::has_more));
+        let prepares = self.jobs.next_due().filter(|_| self.preparing < PREPARING);
+        let goes_on = self.paused.filter(|_| self.jobs.more_after(None).is_some());
         prepares.into_iter().chain(goes_on).min()
     }
 
     /// Brings status and gauges up to date.
     fn publish(&mut self) {
         self.count_busy(Instant::now());
-        let scarce = self.jobs.iter().filter(|(_, job)| job.is_full());
-        self.demands.set_scarce(scarce.map(|((hash, _), _)| *hash).collect());
-        let status = FillStatus::new(self.rate.bytes_per_second(), self.jobs.values());
+        self.demands.set_scarce(self.jobs.full());
+        let status = FillStatus::new(self.rate.bytes_per_second(), &self.jobs);
         let metrics = &self.metrics;
         metrics.origin_rate.set(status.origin_bytes_per_second.unwrap_or(0) as f64);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let done = self.jobs.values().filter(|job| job.is_done()).count();
+        let done = self.jobs.done();
         metrics.fill_running.set(gauge(self.running.len()));
         metrics.fill_yields.set(i64::from(self.processors.are_wanted()));
         metrics.wants.with_label_values(&["done"]).set(gauge(done));
         metrics.wants.with_label_values(&["pending"]).set(gauge(self.jobs.len() - done));
-        let missing: u64 = self.jobs.values().map(Job::missing).sum();
-        metrics.fill_missing_blocks.set(i64::try_from(missing).unwrap_or(i64::MAX));
+        metrics.fill_missing_blocks.set(i64::try_from(self.jobs.missing()).unwrap_or(i64::MAX));
         status.count(metrics);
         self.status.send_if_modified(|before| {
             let changed = *before != status;

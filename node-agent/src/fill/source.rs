@@ -90,6 +90,16 @@ impl Source {
     }
 }
 
+#[cfg(test)]
+impl Source {
+    /// Of a manifest whose origins nobody asks.
+    pub(super) fn of(manifest: Arc<Manifest>) -> Arc<Self> {
+        let hash = ManifestHash::of(&manifest.encode());
+        let selection = Selection::new(Vec::<String>::new()).unwrap();
+        Arc::new(Self { hash, manifest, origins: Vec::new(), quota: None, selection })
+    }
+}
+
 /// What a want's fetching starts from.
 pub(super) struct Prepared {
     pub(super) source: Arc<Source>,

@@ -1,6 +1,7 @@
 //! How fetching does, for reports and metrics.
 
 use super::job::Job;
+use super::jobs::Jobs;
 use crate::metrics::Metrics;
 use hearth_core::wire::failed_files::{FailedFiles, MAX_WANTS};
 use hearth_core::wire::report::{MAX_TROUBLES, Trouble, TroubleKind};
@@ -20,12 +21,10 @@ pub struct FillStatus {
 }
 
 impl FillStatus {
-    pub(super) fn new<'a>(rate: Option<u64>, jobs: impl Iterator<Item = &'a Job>) -> Self {
-        let mut jobs: Vec<&Job> = jobs.collect();
-        jobs.sort_by_key(|job| std::cmp::Reverse(job.want.priority));
-        let failed_files = bounded(jobs.iter().filter_map(|job| job.failed_files()));
+    pub(super) fn new(rate: Option<u64>, jobs: &Jobs) -> Self {
+        let failed_files = bounded(jobs.failing().filter_map(Job::failed_files));
         let mut troubles: Vec<Trouble> = Vec::new();
-        for trouble in jobs.into_iter().flat_map(Job::troubles) {
+        for trouble in jobs.failing().flat_map(Job::troubles) {
             if troubles.len() == MAX_TROUBLES {
                 break;
             }

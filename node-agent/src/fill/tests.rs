@@ -8,6 +8,7 @@ use hearth_api::Dataset;
 use hearth_core::block::BLOCK_SIZE;
 use hearth_core::manifest::{Manifest, ManifestHash};
 use hearth_core::wire::report::TroubleKind;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 mod unlisted;
