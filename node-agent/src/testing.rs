@@ -29,6 +29,7 @@ pub(crate) struct FakeApi(Arc<Mutex<Content>>);
 struct Content {
     objects: BTreeMap<String, Value>,
     patches: Vec<(String, Value)>,
+    asked: usize,
 }
 
 impl FakeApi {
@@ -50,6 +51,11 @@ impl FakeApi {
         std::mem::take(&mut self.0.lock().patches)
     }
 
+    /// How many requests there have been.
+    pub(crate) fn asked(&self) -> usize {
+        self.0.lock().asked
+    }
+
     pub(crate) fn client(&self) -> kube::Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -63,6 +69,7 @@ impl FakeApi {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = request.into_body().collect_bytes().await.unwrap();
         let mut content = self.0.lock();
+        content.asked += 1;
         if method == http::Method::PATCH {
             content.patches.push((path.clone(), serde_json::from_slice(&body).unwrap()));
         }

@@ -64,6 +64,24 @@ async fn what_does_not_fit_is_read_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn room_that_is_there_is_taken_without_asking_for_any_dataset() {
+    if !may_mount() {
+        return;
+    }
+    let world = World::of_files(ALL + 2 * SIZE as u64).await;
+    world.publish_all("one").await.unwrap();
+    let evictor = world.evictor(world.store.home(), &world.standings());
+    let hash = world.store.manifests()[0].0;
+    let before = world.api.asked();
+    let room = evictor.reserve(hash, SIZE as u64).await.unwrap();
+    assert_eq!(world.api.asked(), before);
+    assert!(evictor.reserve(hash, ALL).await.is_err(), "a pod sees the rest natively");
+    assert_eq!(world.api.asked(), before + 1, "it is asked what may go");
+    drop(room);
+    world.unpublish("one").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_pods_see_natively_stays_until_they_have_gone() {
     if !may_mount() {
         return;

@@ -141,18 +141,7 @@ impl World {
         self.shutdown = CancellationToken::new();
         let nobody: Known = watch::channel(Vec::new()).1;
         let standings = self.standings();
-        let evictor = |tier: &Tier| {
-            Evictor::new(EvictorParts {
-                store: self.store.clone(),
-                tier: tier.clone(),
-                views: self.views.clone(),
-                reads: self.reads.clone(),
-                standings: standings.clone(),
-                metrics: self.metrics.clone(),
-                shutdown: self.shutdown.clone(),
-            })
-        };
-        let evictors = self.store.tiers().iter().map(evictor).collect();
+        let evictors = self.store.tiers().iter().map(|tier| self.evictor(tier, &standings)).collect();
         let parts = FillParts {
             store: self.store.clone(),
             datasets: Datasets::new(self.api.client()),
@@ -166,6 +155,18 @@ impl World {
         let (fill, _) = Fill::new(&OriginConfig::default(), parts);
         tokio::spawn(fill.run(self.views.wants(), self.shutdown.clone()));
         tokio::spawn(self.views.clone().run(self.shutdown.clone()));
+    }
+
+    fn evictor(&self, tier: &Tier, standings: &Arc<Standings>) -> Evictor {
+        Evictor::new(EvictorParts {
+            store: self.store.clone(),
+            tier: tier.clone(),
+            views: self.views.clone(),
+            reads: self.reads.clone(),
+            standings: standings.clone(),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+        })
     }
 
     fn standings(&self) -> Arc<Standings> {
