@@ -61,6 +61,8 @@ impl S3 {
             .flag("health", "/health")
             .flag("virtual-domain", DOMAIN)
             .arg("--quiet")
+            // As stores do.
+            .arg("--keep-alive")
             .arg("posix")
             .arg(root)
             .start()?;
