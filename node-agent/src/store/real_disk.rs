@@ -113,14 +113,17 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(FILE_MODE);
-        match options.open(path) {
-            Ok(file) => return Ok((Arc::new(RealFile(file)), false)),
-            Err(error) if create && is_absent(&error) => {}
-            Err(error) => return Err(error),
+        // Made first: nearly all that are opened like this are new.
+        if create {
+            match options.clone().create_new(true).open(path) {
+                Ok(file) => return Ok((Arc::new(RealFile(file)), true)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
         }
-        // Two that make the same file at once both say that it is new.
-        let file = options.create(true).truncate(false).open(path)?;
-        Ok((Arc::new(RealFile(file)), true))
+        // One that is removed meanwhile is made all the same.
+        let file = options.create(create).truncate(false).open(path)?;
+        Ok((Arc::new(RealFile(file)), false))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

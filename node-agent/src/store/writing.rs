@@ -141,9 +141,8 @@ impl Engine {
         let path = self.shared.layout.object(&object.id);
         let fail = |error| StoreError::io(&path, error);
         let disk = &self.shared.disk;
-        let is_known = self.shared.index.has_object(&object.id)?;
         let (mut file, is_new) = disk.open(&path, true).map_err(fail)?;
-        if !is_known && !is_new {
+        if !is_new && !self.shared.index.has_object(&object.id)? {
             disk.remove(&path).map_err(fail)?;
             file = disk.open(&path, true).map_err(fail)?.0;
         }
