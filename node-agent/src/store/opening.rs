@@ -118,7 +118,7 @@ pub(super) fn open(
         busy: Arc::default(),
         space: Arc::new(space),
         health: Health::default(),
-        unsynced: Unsynced::of(&loaded, file_system),
+        unsynced: Unsynced::of(&loaded, config.medium, file_system),
         lost_files,
         stats,
         identity,

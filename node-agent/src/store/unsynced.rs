@@ -13,6 +13,7 @@ use super::index::Loaded;
 use super::stats::count;
 use super::torn;
 use hearth_core::block::BLOCK_SIZE;
+use hearth_core::tier::Medium;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use std::time::{Duration, Instant};
 
 /// The file system is synced this long after the first write that was not,
 const LONGEST: Duration = Duration::from_secs(10);
-/// or when these are so many bytes or blocks.
-const MANY: Written = Written { bytes: 1 << 30, blocks: 4096 };
-/// With so many each write syncs its own: what has to be read after a power cut is bounded, so that
-/// a disk that seeks is done with it in a minute.
-const MOST: Written = Written { bytes: 2 << 30, blocks: 8192 };
+/// or when these are half of so many bytes or blocks. With all of them each write syncs its own: what
+/// has to be read after a power cut is bounded, so that a disk that seeks is done with it in a minute…
+const MOST_SEEKING: Written = Written { bytes: 2 << 30, blocks: 8192 };
+/// …and another sooner, and does not keep whoever reads many small files waiting for syncs.
+const MOST: Written = Written { bytes: 2 << 30, blocks: 32_768 };
 /// After a sync that failed, what is noted is looked at so often: what was being written then is
 /// noted a moment later.
 const DOUBTS: u32 = 2;
@@ -36,6 +37,17 @@ struct Written {
 }
 
 impl Written {
+    fn most(medium: Medium) -> Self {
+        match medium {
+            Medium::Hdd => MOST_SEEKING,
+            Medium::Mem | Medium::Ssd => MOST,
+        }
+    }
+
+    fn half(self) -> Self {
+        Self { bytes: self.bytes / 2, blocks: self.blocks / 2 }
+    }
+
     fn reaches(self, most: Self) -> bool {
         self.bytes >= most.bytes || self.blocks >= most.blocks
     }
@@ -70,6 +82,7 @@ struct State {
 pub(super) struct Unsynced {
     state: Mutex<State>,
     changed: Condvar,
+    most: Written,
     /// Held open, so that each of its errors is told here, whoever else syncs it.
     file_system: Box<dyn FileSystem>,
 }
@@ -77,7 +90,7 @@ pub(super) struct Unsynced {
 impl Unsynced {
     /// Those that the index knows are synced in time, too. The memory of the system may have what
     /// the disk does not, if the last run ended in trouble: they are in doubt.
-    pub(super) fn of(loaded: &Loaded, file_system: Box<dyn FileSystem>) -> Self {
+    pub(super) fn of(loaded: &Loaded, medium: Medium, file_system: Box<dyn FileSystem>) -> Self {
         let blocks = loaded.unsynced.len();
         let bytes = blocks as u64 * BLOCK_SIZE;
         let state = State {
@@ -87,7 +100,12 @@ impl Unsynced {
             doubts: u32::from(blocks > 0),
             ..State::default()
         };
-        Self { state: Mutex::new(state), changed: Condvar::default(), file_system }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::default(),
+            most: Written::most(medium),
+            file_system,
+        }
     }
 
     /// Whether another write may be left to the next sync.
@@ -97,7 +115,7 @@ impl Unsynced {
             bytes: state.written.bytes + state.syncing.bytes,
             blocks: state.written.blocks + state.syncing.blocks,
         };
-        !state.closed && !all.reaches(MOST)
+        !state.closed && !all.reaches(self.most)
     }
 
     /// So many blocks of so many bytes were written, and are noted under the number that this returns.
@@ -128,7 +146,7 @@ impl Unsynced {
                 _ if state.asked => Some(Instant::now()),
                 (None, _) => None,
                 (Some(_), Some(not_before)) => Some(not_before),
-                (Some(_), None) if state.written.reaches(MANY) => Some(Instant::now()),
+                (Some(_), None) if state.written.reaches(self.most.half()) => Some(Instant::now()),
                 (Some(since), None) => Some(since + LONGEST),
             };
             match due {
@@ -254,7 +272,7 @@ mod tests {
     }
 
     fn unsynced(loaded: &Loaded) -> Unsynced {
-        Unsynced::of(loaded, Box::new(NoFileSystem))
+        Unsynced::of(loaded, Medium::Ssd, Box::new(NoFileSystem))
     }
 
     #[test]
@@ -275,9 +293,16 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_seeks_has_less_to_read_after_a_power_cut() {
+        let unsynced = Unsynced::of(&Loaded::default(), Medium::Hdd, Box::new(NoFileSystem));
+        unsynced.note(MOST_SEEKING.blocks, 0);
+        assert!(!unsynced.takes_more());
+    }
+
+    #[test]
     fn after_one_that_failed_it_waits_and_is_in_doubt_twice() {
         let unsynced = unsynced(&Loaded::default());
-        unsynced.note(MANY.blocks, 0);
+        unsynced.note(MOST.half().blocks, 0);
         let (upto, _) = unsynced.next().unwrap();
         unsynced.state.lock().doubts = DOUBTS;
         unsynced.ended(upto, false);
