@@ -1,10 +1,11 @@
 //! How many requests that nobody waits for run beside readers. Pure.
 //!
-//! Requests share the node's cores and its line with whoever reads: more of them than it takes
+//! Requests share the node's processors and its line with whoever reads: more of them than it takes
 //! to keep those busy come no sooner, and each only makes a reader wait longer. So while
 //! readers wait for blocks there are few, and twice as many only where that fetches so much
 //! faster that it is worth it: where the way is long. How it is changes, so it is tried again
-//! and again, more as well as fewer. Without readers there are as many as may be.
+//! and again, more as well as fewer. While the processors have nothing left there is one now and then.
+//! Without readers there are as many as may be.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ const WORTH: f64 = 1.25;
 /// Windows until another number is tried, at first and at most.
 const HOLD: u32 = 8;
 const LONGEST_HOLD: u32 = 64;
+/// While the processors have nothing left one is begun in so much time.
+const TRICKLE: Duration = Duration::from_millis(20);
 /// Readers are there for so long after one of them has asked for something.
 const THERE: Duration = Duration::from_secs(2);
 
@@ -36,6 +39,10 @@ pub(super) struct Courtesy {
     hold: u32,
     /// Whether fewer were tried last, so that more come next.
     fewer: bool,
+    /// For so many windows more the processors are taken to have nothing left.
+    crowded: u32,
+    /// When the last one was begun.
+    begun: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +59,17 @@ impl Courtesy {
     /// With at most so many, at least one.
     pub(super) fn new(most: usize) -> Self {
         let limit = FEWEST.min(most);
-        Self { most, limit, until: None, window: None, phase: Phase::New, hold: HOLD, fewer: true }
+        Self {
+            most,
+            limit,
+            until: None,
+            window: None,
+            phase: Phase::New,
+            hold: HOLD,
+            fewer: true,
+            crowded: 1,
+            begun: None,
+        }
     }
 
     /// A reader waits for something.
@@ -60,23 +77,52 @@ impl Courtesy {
         self.until = Some(now + THERE);
     }
 
-    /// How many may run now; `came` are all bytes that ever came.
-    pub(super) fn limit(&mut self, came: u64, now: Instant) -> usize {
-        if self.until.is_none_or(|until| until <= now) {
-            // What was learned holds, but not how fast it was.
-            (self.window, self.phase, self.hold) = (None, Phase::New, HOLD);
-            return self.most;
+    /// Looks at how it goes: `came` are all bytes that ever came, and `is_crowded` whether the
+    /// processors have nothing left.
+    pub(super) fn look(&mut self, came: u64, is_crowded: bool, now: Instant) {
+        if !self.has_readers(now) {
+            // What was learned holds, but not how fast it was; how crowded it is with readers is not known.
+            (self.window, self.phase, self.hold, self.crowded) = (None, Phase::New, HOLD, 1);
+            return;
         }
         let (began, before) = *self.window.get_or_insert((now, came));
         let took = now.saturating_duration_since(began);
-        if took >= WINDOW {
-            self.window = Some((now, came));
-            match took < STALE {
-                true => self.measured(came.saturating_sub(before) as f64 / took.as_secs_f64()),
-                false => self.phase = Phase::New,
-            }
+        if took < WINDOW {
+            return;
         }
-        self.limit
+        self.window = Some((now, came));
+        self.crowded = if is_crowded { HOLD } else { self.crowded.saturating_sub(1) };
+        match took < STALE && self.crowded == 0 {
+            true => self.measured(came.saturating_sub(before) as f64 / took.as_secs_f64()),
+            false => self.phase = Phase::New,
+        }
+    }
+
+    /// How many may run now.
+    pub(super) fn limit(&self, now: Instant) -> usize {
+        if !self.has_readers(now) {
+            self.most
+        } else if self.crowded == 0 {
+            self.limit
+        } else if self.begun.is_none_or(|begun| begun + TRICKLE <= now) {
+            FEWEST.min(self.most)
+        } else {
+            0
+        }
+    }
+
+    /// When there may be one again; `None` while there may be some.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        self.begun.map(|begun| begun + TRICKLE).filter(|_| self.limit(now) == 0)
+    }
+
+    /// One is begun.
+    pub(super) fn begun(&mut self, now: Instant) {
+        self.begun = Some(now);
+    }
+
+    fn has_readers(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until > now)
     }
 
     /// The present number has fetched so many bytes a second.
@@ -130,12 +176,26 @@ mod tests {
     /// Runs with a reader that always waits, and an origin that answers at the rate that `rate`
     /// gives for a number of requests; the limits over time.
     fn run(courtesy: &mut Courtesy, from: Instant, seconds: u64, rate: impl Fn(usize) -> f64) -> Vec<usize> {
+        run_where(courtesy, from, seconds, false, rate)
+    }
+
+    fn run_where(
+        courtesy: &mut Courtesy,
+        from: Instant,
+        seconds: u64,
+        is_crowded: bool,
+        rate: impl Fn(usize) -> f64,
+    ) -> Vec<usize> {
         let step = Duration::from_millis(10);
         let (mut came, mut limits) = (0.0, Vec::new());
         for at in 0..seconds * 100 {
             let now = from + step * at as u32;
             courtesy.asked(now);
-            let limit = courtesy.limit(came as u64, now);
+            courtesy.look(came as u64, is_crowded, now);
+            let limit = courtesy.limit(now);
+            if limit > 0 {
+                courtesy.begun(now);
+            }
             came += rate(limit) * step.as_secs_f64();
             limits.push(limit);
         }
@@ -149,12 +209,29 @@ mod tests {
     #[test]
     fn without_readers_there_are_as_many_as_may_be() {
         let (mut courtesy, now) = (Courtesy::new(32), Instant::now());
-        assert_eq!(courtesy.limit(0, now), 32);
-        courtesy.asked(now);
-        assert_eq!(courtesy.limit(0, now), FEWEST);
-        assert_eq!(courtesy.limit(0, now + THERE), 32);
-        courtesy.asked(now + THERE);
-        assert_eq!(courtesy.limit(0, now + THERE), FEWEST);
+        let mut limit = |asks: bool, now| {
+            if asks {
+                courtesy.asked(now);
+            }
+            courtesy.look(0, false, now);
+            courtesy.limit(now)
+        };
+        assert_eq!(limit(false, now), 32);
+        assert_eq!(limit(true, now), FEWEST);
+        assert_eq!(limit(false, now + THERE), 32);
+        assert_eq!(limit(true, now + THERE), FEWEST);
+    }
+
+    #[test]
+    fn where_the_processors_have_nothing_left_one_is_begun_now_and_then() {
+        let (mut courtesy, start) = (Courtesy::new(32), Instant::now());
+        let limits = run_where(&mut courtesy, start, 60, true, |limit| limit as f64 * 1e6);
+        assert!(limits.iter().all(|limit| [0, FEWEST].contains(limit)));
+        let begun = limits.iter().filter(|limit| **limit > 0).count();
+        assert_eq!(begun, 60 * 50);
+        // And many again, a while after there is something left.
+        let limits = run(&mut courtesy, start + Duration::from_secs(60), 60, |limit| limit as f64 * 1e6);
+        assert!(limits[300..].iter().filter(|limit| **limit < 16).count() == 0);
     }
 
     #[test]
@@ -168,8 +245,8 @@ mod tests {
         let mut courtesy = Courtesy::new(32);
         let start = Instant::now();
         let limits = run(&mut courtesy, start, 60, |limit| limit as f64 * 1e6);
-        assert!(limits[90..].iter().filter(|limit| **limit < 16).count() == 0);
-        assert!(mean(&limits[100..]) > 29.0, "{}", mean(&limits[100..]));
+        assert!(limits[110..].iter().filter(|limit| **limit < 16).count() == 0);
+        assert!(mean(&limits[120..]) > 29.0, "{}", mean(&limits[120..]));
         // And few again when the line is full.
         let limits = run(&mut courtesy, start + Duration::from_secs(61), 120, |_| 1e6);
         assert!(mean(&limits[6000..]) < 1.2 * FEWEST as f64, "{}", mean(&limits[6000..]));
@@ -186,19 +263,25 @@ mod tests {
         #[test]
         fn it_stays_within_its_bounds_and_recovers(
             most in 1usize..200,
-            steps in prop::collection::vec((0u64..3_000, 0u64..1_000_000_000, any::<bool>()), 0..200),
+            steps in prop::collection::vec((0u64..3_000, 0u64..1_000_000_000, any::<bool>(), any::<bool>()), 0..200),
         ) {
             let (mut courtesy, mut now, mut came) = (Courtesy::new(most), Instant::now(), 0);
-            for (millis, bytes, asks) in steps {
+            for (millis, bytes, asks, is_crowded) in steps {
                 now += Duration::from_millis(millis);
                 came += bytes;
                 if asks {
                     courtesy.asked(now);
                 }
-                let limit = courtesy.limit(came, now);
-                prop_assert!(limit >= FEWEST.min(most) && limit <= most);
+                courtesy.look(came, is_crowded, now);
+                let limit = courtesy.limit(now);
+                prop_assert!(limit <= most);
+                match limit {
+                    0 => prop_assert!(courtesy.limit(courtesy.next(now).unwrap()) > 0),
+                    _ => courtesy.begun(now),
+                }
             }
-            prop_assert_eq!(courtesy.limit(came, now + THERE), most);
+            courtesy.look(came, false, now + THERE);
+            prop_assert_eq!(courtesy.limit(now + THERE), most);
             // Whatever it came through, it finds what is worth it.
             let start = now + THERE;
             let limits = run(&mut courtesy, start, 40, |limit| limit as f64 * 1e6);

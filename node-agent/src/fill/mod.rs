@@ -263,32 +263,31 @@ impl Fill {
     fn hand_out(&mut self) {
         let now = Instant::now();
         self.paused = self.processors.pause(now, pressure::own_time(), pressure::processor_time);
-        let limit = self.courtesy.limit(self.fetcher.came.load(Ordering::Relaxed), now);
+        let came = self.fetcher.came.load(Ordering::Relaxed);
+        self.courtesy.look(came, self.processors.are_busy(), now);
         let mut last = None;
         while let Some(turn) = self.jobs.urgent_after(last) {
-            if self.hand_out_of(turn.1, URGENT, limit, now).is_break() {
+            if self.hand_out_of(turn.1, URGENT, now).is_break() {
                 return;
             }
             last = Some(turn);
         }
         last = None;
         while let Some(turn) = self.jobs.more_after(last) {
-            if self.hand_out_of(turn.1, turn.0.0, limit, now).is_break() {
+            if self.hand_out_of(turn.1, turn.0.0, now).is_break() {
                 return;
             }
             last = Some(turn);
         }
     }
 
-    /// Hands out what one job has, with at most `limit` requests that nobody waits for. Breaks
-    /// when nothing of that priority or a lower one can be begun now.
-    fn hand_out_of(&mut self, number: u64, priority: i32, limit: usize, now: Instant) -> ControlFlow<()> {
+    /// Hands out what one job has. Breaks when nothing of that priority or a lower one can be begun now.
+    fn hand_out_of(&mut self, number: u64, priority: i32, now: Instant) -> ControlFlow<()> {
         // A pod waits for what it mounts, though no reader may have come to it yet.
         let yields = priority < POD_PRIORITY && self.processors.are_wanted();
         if yields && self.paused.is_some() {
             return ControlFlow::Break(());
         }
-        let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
         // Requests that wait for the disk count too; the buffer bounds them before this does.
         let most_running = self.concurrency.saturating_mul(64);
         while let Some(job) = self.jobs.get(number) {
@@ -302,6 +301,8 @@ impl Fill {
                 return ControlFlow::Break(());
             }
             let background = Arc::strong_count(&self.background) - 1;
+            let limit = self.courtesy.limit(now);
+            let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
             if priority != URGENT && background >= limit {
                 self.make_room(priority, None);
                 return ControlFlow::Break(());
@@ -333,6 +334,9 @@ impl Fill {
             self.running.insert(id, running);
             self.busy_since.get_or_insert(now);
             let background = (!request.urgent).then(|| self.background.clone());
+            if background.is_some() {
+                self.courtesy.begun(now);
+            }
             let slot = Slot { _permit: permit, _background: background };
             let fetcher = self.fetcher.clone();
             self.tasks.spawn(async move {
@@ -424,7 +428,8 @@ impl Fill {
 
     fn next_due(&self) -> Option<Instant> {
         let prepares = self.jobs.next_due().filter(|_| self.preparing < PREPARING);
-        let goes_on = self.paused.filter(|_| self.jobs.more_after(None).is_some());
+        let goes_on = self.paused.into_iter().chain(self.courtesy.next(Instant::now())).min();
+        let goes_on = goes_on.filter(|_| self.jobs.more_after(None).is_some());
         prepares.into_iter().chain(goes_on).min()
     }
 

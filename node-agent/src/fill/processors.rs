@@ -29,6 +29,8 @@ pub(super) struct Processors {
     looked: Option<(Instant, ProcessorTime)>,
     /// For so many looks more; 0 when others do not want all of them.
     wanted: u32,
+    /// Whether next to nothing was left at the last look, whoever used them.
+    are_busy: bool,
     /// How many there are, as far as they had time.
     count: f64,
     /// Until when this process's own time was counted, and what it was by then.
@@ -43,12 +45,26 @@ impl Processors {
     /// With at most so many percent of the processors while others want them.
     pub(super) fn new(percent: u8) -> Self {
         let share = f64::from(percent) / 100.0;
-        Self { share, looked: None, wanted: 0, count: 0.0, counted: None, debt: 0.0, paused: None }
+        Self {
+            share,
+            looked: None,
+            wanted: 0,
+            are_busy: false,
+            count: 0.0,
+            counted: None,
+            debt: 0.0,
+            paused: None,
+        }
     }
 
     /// Whether others want all of them.
     pub(super) fn are_wanted(&self) -> bool {
         self.wanted > 0
+    }
+
+    /// Whether next to nothing of them is left, whoever uses them.
+    pub(super) fn are_busy(&self) -> bool {
+        self.are_busy
     }
 
     /// Until when nothing is to be begun that no pod waits for. `own` is the time that this process
@@ -89,7 +105,8 @@ impl Processors {
             let all = (after.all - before.all).max(0.0);
             let (idle, own) = (after.idle - before.idle, after.own - before.own);
             self.count = all / passed.as_secs_f64();
-            self.wanted = match all > 0.0 && (all - idle - own) / all >= OTHERS && idle / all <= LEFT {
+            self.are_busy = all > 0.0 && idle / all <= LEFT;
+            self.wanted = match self.are_busy && (all - idle - own) / all >= OTHERS {
                 true => FREE,
                 false => self.wanted.saturating_sub(1),
             };
@@ -147,8 +164,10 @@ mod tests {
     #[test]
     fn what_others_leave_is_taken() {
         for others in [0.0, 0.3, 0.6] {
-            let (own, _) = Node::new().run(&mut Processors::new(5), others, 100);
+            let mut processors = Processors::new(5);
+            let (own, _) = Node::new().run(&mut processors, others, 100);
             assert!(own > 0.39, "{own} beside {others}");
+            assert!(processors.are_busy() && !processors.are_wanted());
         }
     }
 
