@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct StoreSection {
     /// Directory, made when it is not there. Its file system is best its own.
     pub directory: PathBuf,
-    /// What it is on: `SSD`, `HDD` or `MEM`.
+    /// What it is on: `SSD`, `HDD` or `MEM`. Say so of an HDD: less is left unsynced there, which an
+    /// agent that starts after a power cut has to read.
     pub medium: Medium,
     /// Most bytes of blocks to hold, such as `500Gi`, or a share of the file system such as
     /// `60%`; as much as `minFree` leaves when absent. With `0` nothing is kept, and all is read

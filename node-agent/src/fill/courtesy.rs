@@ -4,9 +4,10 @@
 //! to keep those busy come no sooner, and each only makes a reader wait longer. So while
 //! readers wait for blocks there are few, and twice as many only where that fetches so much
 //! faster that it is worth it: where the way is long. How it is changes, so it is tried again
-//! and again, more as well as fewer. While the processors have nothing left there is one now and then.
-//! Without readers there are as many as may be.
+//! and again, more as well as fewer. Where the way is short and the processors have nothing left a few
+//! are begun now and then. Without readers there are as many as may be.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,8 +22,10 @@ const WORTH: f64 = 1.25;
 /// Windows until another number is tried, at first and at most.
 const HOLD: u32 = 8;
 const LONGEST_HOLD: u32 = 64;
-/// While the processors have nothing left one is begun in so much time.
+/// While they only crowd readers one is begun in so much time.
 const TRICKLE: Duration = Duration::from_millis(20);
+/// An origin whose answers begin within this is near: what is asked for ahead saves a reader little.
+const SOON: Duration = Duration::from_millis(10);
 /// Readers are there for so long after one of them has asked for something.
 const THERE: Duration = Duration::from_secs(2);
 
@@ -39,7 +42,7 @@ pub(super) struct Courtesy {
     hold: u32,
     /// Whether fewer were tried last, so that more come next.
     fewer: bool,
-    /// For so many windows more the processors are taken to have nothing left.
+    /// For so many windows more they are taken to only crowd readers.
     crowded: u32,
     /// When the last one was begun.
     begun: Option<Instant>,
@@ -67,7 +70,7 @@ impl Courtesy {
             phase: Phase::New,
             hold: HOLD,
             fewer: true,
-            crowded: 1,
+            crowded: 0,
             begun: None,
         }
     }
@@ -77,12 +80,13 @@ impl Courtesy {
         self.until = Some(now + THERE);
     }
 
-    /// Looks at how it goes: `came` are all bytes that ever came, and `is_crowded` whether the
-    /// processors have nothing left.
+    /// Looks at how it goes: `came` are all bytes that ever came, and `is_crowded` whether the way is
+    /// short and the processors have nothing left.
     pub(super) fn look(&mut self, came: u64, is_crowded: bool, now: Instant) {
         if !self.has_readers(now) {
-            // What was learned holds, but not how fast it was; how crowded it is with readers is not known.
-            (self.window, self.phase, self.hold, self.crowded) = (None, Phase::New, HOLD, 1);
+            // What was learned holds, but not how fast it was.
+            (self.window, self.phase, self.hold) = (None, Phase::New, HOLD);
+            self.crowded = u32::from(is_crowded);
             return;
         }
         let (began, before) = *self.window.get_or_insert((now, came));
@@ -92,9 +96,10 @@ impl Courtesy {
         }
         self.window = Some((now, came));
         self.crowded = if is_crowded { HOLD } else { self.crowded.saturating_sub(1) };
-        match took < STALE && self.crowded == 0 {
-            true => self.measured(came.saturating_sub(before) as f64 / took.as_secs_f64()),
-            false => self.phase = Phase::New,
+        match (took < STALE && self.crowded == 0, self.phase) {
+            (true, _) => self.measured(came.saturating_sub(before) as f64 / took.as_secs_f64()),
+            (false, Phase::Trying { before, .. }) => (self.limit, self.phase) = (before, Phase::New),
+            (false, _) => self.phase = Phase::New,
         }
     }
 
@@ -168,6 +173,28 @@ impl Courtesy {
     }
 }
 
+/// How soon the first byte of an answer comes, of late.
+#[derive(Debug, Default)]
+pub(super) struct Answers(AtomicU64);
+
+impl Answers {
+    /// One has begun to come.
+    pub(super) fn came(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1);
+        // An answer that is lost to another thread's is no loss.
+        let average = match self.0.load(Ordering::Relaxed) {
+            0 => micros,
+            average => average - average / 8 + micros / 8,
+        };
+        self.0.store(average, Ordering::Relaxed);
+    }
+
+    /// Whether so soon that nothing is gained by asking ahead; not before the first one.
+    pub(super) fn come_soon(&self) -> bool {
+        (1..SOON.as_micros()).contains(&u128::from(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,12 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn where_the_processors_have_nothing_left_one_is_begun_now_and_then() {
+    fn where_they_only_crowd_readers_one_is_begun_now_and_then() {
         let (mut courtesy, start) = (Courtesy::new(32), Instant::now());
         let limits = run_where(&mut courtesy, start, 60, true, |limit| limit as f64 * 1e6);
+        // Once it is known.
+        let limits = &limits[20..];
         assert!(limits.iter().all(|limit| [0, FEWEST].contains(limit)));
         let begun = limits.iter().filter(|limit| **limit > 0).count();
-        assert_eq!(begun, 60 * 50);
+        assert_eq!(begun, limits.len() / 2, "one in two steps of 10 ms");
         // And many again, a while after there is something left.
         let limits = run(&mut courtesy, start + Duration::from_secs(60), 60, |limit| limit as f64 * 1e6);
         assert!(limits[300..].iter().filter(|limit| **limit < 16).count() == 0);
@@ -245,8 +274,8 @@ mod tests {
         let mut courtesy = Courtesy::new(32);
         let start = Instant::now();
         let limits = run(&mut courtesy, start, 60, |limit| limit as f64 * 1e6);
-        assert!(limits[110..].iter().filter(|limit| **limit < 16).count() == 0);
-        assert!(mean(&limits[120..]) > 29.0, "{}", mean(&limits[120..]));
+        assert!(limits[90..].iter().filter(|limit| **limit < 16).count() == 0);
+        assert!(mean(&limits[100..]) > 29.0, "{}", mean(&limits[100..]));
         // And few again when the line is full.
         let limits = run(&mut courtesy, start + Duration::from_secs(61), 120, |_| 1e6);
         assert!(mean(&limits[6000..]) < 1.2 * FEWEST as f64, "{}", mean(&limits[6000..]));
@@ -257,6 +286,18 @@ mod tests {
         let limits = run(&mut Courtesy::new(64), Instant::now(), 60, |limit| limit.min(16) as f64 * 1e6);
         let near = limits[500..].iter().filter(|limit| **limit == 16).count();
         assert!(near * 10 > limits[500..].len() * 8, "{near} of {}", limits[500..].len());
+    }
+
+    #[test]
+    fn an_origin_is_near_when_its_answers_come_soon() {
+        let answers = Answers::default();
+        assert!(!answers.come_soon(), "nobody knows");
+        answers.came(Duration::from_millis(2));
+        assert!(answers.come_soon());
+        (0..10).for_each(|_| answers.came(Duration::from_millis(50)));
+        assert!(!answers.come_soon());
+        (0..30).for_each(|_| answers.came(Duration::ZERO));
+        assert!(answers.come_soon());
     }
 
     proptest! {

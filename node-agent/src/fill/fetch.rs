@@ -1,6 +1,7 @@
 //! Fetches one run of blocks: one request, read into blocks that are written while
 //! the next one comes.
 
+use super::courtesy::Answers;
 use super::demands::Demands;
 use super::job::Request;
 use super::plan::Run;
@@ -21,6 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What bytes in memory are counted in, so that a count fits a semaphore's.
@@ -42,6 +44,8 @@ pub(super) struct Fetcher {
     pub(super) freed: Arc<Notify>,
     /// Bytes that have come, kept or not.
     pub(super) came: AtomicU64,
+    /// How soon answers begin to come.
+    pub(super) answers: Answers,
 }
 
 /// What a request has while it needs the origin.
@@ -206,7 +210,9 @@ impl Fetch<'_> {
         let range = self.bytes(self.next).start..self.bytes(self.run.numbers.end - 1).end;
         let key = self.source.manifest.key(&self.file);
         let wanted = Wanted { key: &key, validator: self.file.validator, size: self.file.size, range };
+        let asked = Instant::now();
         let mut stream = origin.get(wanted).await?;
+        self.fetcher.answers.came(asked.elapsed());
         let mut block = Assembly::new(&self.bytes(self.next));
         loop {
             let chunk = tokio::select! {

@@ -164,15 +164,16 @@ impl Job {
         }
     }
 
-    /// Hands out its next request.
+    /// Hands out its next request, of what somebody waits for alone if `only_urgent`.
     pub(super) fn next(
         &mut self,
         in_flight: &InFlight,
         quotas: &mut Quotas,
+        only_urgent: bool,
         now: Instant,
     ) -> Option<Request> {
         let source = self.source.clone().filter(|_| self.serves())?;
-        let only_urgent = !matches!(self.phase, Phase::Active) || self.is_full();
+        let only_urgent = only_urgent || !matches!(self.phase, Phase::Active) || self.is_full();
         let next = self.plan.next(&source.manifest, in_flight, only_urgent);
         let Some((run, urgent)) = next else {
             self.settle(now);

@@ -1,8 +1,8 @@
 //! What is kept of all jobs is what each of them says.
 
 use super::super::plan::InFlight;
-use super::super::plan::tests::manifest;
-use super::super::quota::Quotas;
+use super::super::plan::tests::manifest_showing;
+use super::super::quota::{Counted, Quotas};
 use super::super::source::{FillError, Prepared, Source};
 use super::*;
 use crate::origin::OriginError;
@@ -27,6 +27,21 @@ fn down() -> FillError {
     FillError::Origin(OriginError::Unavailable("it is down".into()))
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Fails {
+    Down,
+    Changed,
+    Full,
+}
+
+fn error(fails: Fails) -> FillError {
+    match fails {
+        Fails::Down => down(),
+        Fails::Changed => FillError::Origin(OriginError::Changed("it is another".into())),
+        Fails::Full => FillError::Quota(1),
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Want(Vec<(u8, u8, i32)>),
@@ -34,10 +49,12 @@ enum Step {
     Begin,
     /// The so-manieth that is being prepared is; with these blocks, or not at all.
     Prepared(usize, Option<Vec<u32>>),
-    /// The so-manieth hands out a request.
-    HandOut(usize),
-    /// The so-manieth request ends, with its blocks or without.
-    End(usize, bool),
+    /// The so-manieth hands out a request, urgent ones alone or any.
+    HandOut(usize, bool),
+    /// The so-manieth request ends, with its blocks or in one of the ways to fail.
+    End(usize, Option<Fails>),
+    /// The dataset's quota, as it is counted.
+    Quota(u64),
     Urge(u8, u32),
     Pass(u64),
 }
@@ -46,10 +63,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => prop::collection::vec((0u8..3, 0u8..2, 0i32..3), 0..6).prop_map(Step::Want),
         3 => Just(Step::Begin),
-        3 => (0usize..8, prop::option::weighted(0.7, prop::collection::vec(0u32..6, 0..6)))
+        3 => (0usize..8, prop::option::weighted(0.7, prop::collection::vec(0u32..5, 0..6)))
             .prop_map(|(which, blocks)| Step::Prepared(which, blocks)),
-        3 => (0usize..8).prop_map(Step::HandOut),
-        3 => (0usize..8, any::<bool>()).prop_map(|(which, comes)| Step::End(which, comes)),
+        3 => (0usize..8, any::<bool>()).prop_map(|(which, only_urgent)| Step::HandOut(which, only_urgent)),
+        3 => (0usize..8, prop::option::of(prop_oneof![Just(Fails::Down), Just(Fails::Changed), Just(Fails::Full)]))
+            .prop_map(|(which, fails)| Step::End(which, fails)),
+        1 => (0u64..4).prop_map(Step::Quota),
         1 => (0u8..3, 0u32..6).prop_map(|(hash, block)| Step::Urge(hash, block)),
         1 => (0u64..90).prop_map(Step::Pass),
     ];
@@ -67,10 +86,13 @@ fn check(jobs: &Jobs) {
     assert_eq!(jobs.failing, order(|marks| marks.fails));
     assert_eq!(jobs.done(), all().filter(|(_, marks)| marks.is_done).count());
     assert_eq!(jobs.missing(), all().map(|(_, marks)| marks.missing).sum::<u64>());
-    let waiting: BTreeSet<u64> =
-        jobs.later.iter().map(|(_, number)| *number).chain(jobs.due.iter().map(|turn| turn.1)).collect();
-    assert_eq!(jobs.later.len() + jobs.due.len(), waiting.len(), "none waits twice");
-    assert_eq!(waiting, all().filter(|(_, marks)| marks.due.is_some()).map(|(number, _)| number).collect());
+    for (number, marks) in all() {
+        let is_later = marks.due.is_some_and(|at| jobs.later.contains(&(at, number)));
+        let is_due = jobs.due.contains(&marks.turn(number));
+        assert_eq!(marks.due.is_some(), is_later != is_due, "it waits once, if at all");
+    }
+    let waiting = all().filter(|(_, marks)| marks.due.is_some()).count();
+    assert_eq!(jobs.later.len() + jobs.due.len(), waiting, "nobody else waits");
     let numbers: BTreeSet<u64> = jobs.numbers.values().copied().collect();
     assert_eq!(numbers, jobs.jobs.keys().copied().collect());
 }
@@ -79,9 +101,9 @@ proptest! {
     #[test]
     fn what_is_kept_of_all_is_what_each_says(steps in steps()) {
         let (mut jobs, mut now) = (Jobs::default(), Instant::now());
-        let source = Source::of(Arc::new(manifest(&[1; 6])));
+        let source = Source::of(Arc::new(manifest_showing(&[1; 6], &[5])));
         let (mut preparing, mut running) = (Vec::new(), Vec::new());
-        let (in_flight, mut quotas) = (InFlight::default(), Quotas::default());
+        let (mut in_flight, mut quotas) = (InFlight::default(), Quotas::default());
         for step in steps {
             match step {
                 Step::Want(wants) => {
@@ -99,25 +121,34 @@ proptest! {
                     let outcome = blocks.map(|blocks| Prepared {
                         source: source.clone(),
                         missing: blocks.into_iter().collect(),
-                        shown: RoaringBitmap::new(),
+                        shown: RoaringBitmap::from_iter([5]),
                         counted: None,
                     });
                     jobs.change(preparing.remove(which), |job| job.prepared(outcome.ok_or_else(down), now));
                 }
-                Step::HandOut(which) => {
+                Step::HandOut(which, only_urgent) => {
                     let number = jobs.jobs.keys().nth(which).copied();
                     let next = number.and_then(|number| {
-                        let next = jobs.change(number, |job| job.next(&in_flight, &mut quotas, now))?;
-                        Some((number, next?))
+                        let next = |job: &mut Job| job.next(&in_flight, &mut quotas, only_urgent, now);
+                        Some((number, jobs.change(number, next)??))
                     });
-                    running.extend(next);
+                    if let Some((number, request)) = next {
+                        prop_assert!(request.urgent || !only_urgent);
+                        in_flight.begin(&request.run);
+                        running.push((number, request));
+                    }
                 }
-                Step::End(which, comes) if which < running.len() => {
+                Step::End(which, fails) if which < running.len() => {
                     let (number, request) = running.remove(which);
-                    let done = if comes { request.run.numbers.clone().collect() } else { RoaringBitmap::new() };
-                    let error = (!comes).then(down);
+                    in_flight.end(&request.run);
+                    let done = match fails {
+                        None => request.run.numbers.clone().collect(),
+                        Some(_) => RoaringBitmap::new(),
+                    };
+                    let error = fails.map(error);
                     jobs.change(number, |job| job.ended(&request.run, request.urgent, &done, error.as_ref(), now));
                 }
+                Step::Quota(quota) => quotas.counted("u", Some(Counted { quota, held: 0 })),
                 Step::Urge(hash, block) => {
                     for number in jobs.of(ManifestHash([hash; 32])) {
                         prop_assert_eq!(jobs.get(number).unwrap().want.manifest, ManifestHash([hash; 32]));

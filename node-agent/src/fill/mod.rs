@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::origin::Origins;
 use crate::pressure;
 use crate::store::Store;
-use courtesy::Courtesy;
+use courtesy::{Answers, Courtesy};
 use fetch::{Fetched, Fetcher, Slot};
 use hearth_core::manifest::ManifestHash;
 use hearth_core::wire::report::{POD_PRIORITY, Want};
@@ -94,6 +94,8 @@ pub struct Fill {
     processors: Processors,
     /// Until when nothing is begun that no pod waits for.
     paused: Option<Instant>,
+    /// When what nobody waits for may go on that would only crowd readers.
+    trickles: Option<Instant>,
     /// Held by each request that has a slot and that nobody waits for.
     background: Arc<()>,
     jobs: Jobs,
@@ -145,6 +147,7 @@ impl Fill {
             buffer: Arc::new(Semaphore::new(fetch::pages(config.buffer.bytes().unwrap_or(0)))),
             freed: Arc::new(Notify::new()),
             came: AtomicU64::new(0),
+            answers: Answers::default(),
         };
         let fill = Self {
             sources: Sources { store, datasets, manifests, origins },
@@ -155,6 +158,7 @@ impl Fill {
             courtesy: Courtesy::new(config.concurrency),
             processors: Processors::new(config.busy_cpu_percent),
             paused: None,
+            trickles: None,
             background: Arc::new(()),
             jobs: Jobs::default(),
             running: HashMap::new(),
@@ -264,7 +268,9 @@ impl Fill {
         let now = Instant::now();
         self.paused = self.processors.pause(now, pressure::own_time(), pressure::processor_time);
         let came = self.fetcher.came.load(Ordering::Relaxed);
-        self.courtesy.look(came, self.processors.are_busy(), now);
+        let is_crowded = self.processors.are_busy() && self.fetcher.answers.come_soon();
+        self.courtesy.look(came, is_crowded, now);
+        self.trickles = None;
         let mut last = None;
         while let Some(turn) = self.jobs.urgent_after(last) {
             if self.hand_out_of(turn.1, URGENT, now).is_break() {
@@ -292,9 +298,9 @@ impl Fill {
         let most_running = self.concurrency.saturating_mul(64);
         while let Some(job) = self.jobs.get(number) {
             let has_more = if priority == URGENT { job.has_urgent() } else { job.has_more() };
-            let is_crowded = job.has_all_its_turns();
+            let has_all_turns = job.has_all_its_turns();
             // What its origin does not allow yet would only keep others from their slots.
-            if !has_more || (is_crowded && priority != URGENT) {
+            if !has_more || (has_all_turns && priority != URGENT) {
                 break;
             }
             if self.running.len() >= most_running {
@@ -304,7 +310,11 @@ impl Fill {
             let limit = self.courtesy.limit(now);
             let limit = if yields { limit.min(courtesy::FEWEST) } else { limit };
             if priority != URGENT && background >= limit {
-                self.make_room(priority, None);
+                self.trickles = self.courtesy.next(now);
+                // A slot alone would not let it begin.
+                if self.trickles.is_none() {
+                    self.make_room(priority, None);
+                }
                 return ControlFlow::Break(());
             }
             let Ok(permit) = self.slots.clone().try_acquire_owned() else {
@@ -312,7 +322,7 @@ impl Fill {
                 return ControlFlow::Break(());
             };
             let next = self.jobs.change(number, |job| {
-                let request = job.next(&self.in_flight, &mut self.quotas, now)?;
+                let request = job.next(&self.in_flight, &mut self.quotas, priority == URGENT, now)?;
                 Some((request, job.want.uid.clone()))
             });
             let Some((request, uid)) = next.flatten() else { break };
@@ -344,7 +354,7 @@ impl Fill {
                 Ended::Fetched(id, fetched)
             });
             // Its turn comes when another of the same origins ends.
-            if is_crowded {
+            if has_all_turns {
                 self.make_room(priority, Some(number));
                 break;
             }
@@ -428,7 +438,7 @@ impl Fill {
 
     fn next_due(&self) -> Option<Instant> {
         let prepares = self.jobs.next_due().filter(|_| self.preparing < PREPARING);
-        let goes_on = self.paused.into_iter().chain(self.courtesy.next(Instant::now())).min();
+        let goes_on = self.paused.into_iter().chain(self.trickles).min();
         let goes_on = goes_on.filter(|_| self.jobs.more_after(None).is_some());
         prepares.into_iter().chain(goes_on).min()
     }

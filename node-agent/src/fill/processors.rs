@@ -99,13 +99,16 @@ impl Processors {
         if passed.is_some_and(|passed| passed < WINDOW) {
             return;
         }
-        let Some(after) = time() else { return };
+        let Some(after) = time() else {
+            self.are_busy = false;
+            return;
+        };
         if let (Some((_, before)), Some(passed)) = (self.looked, passed) {
             // Counters of idle time may go back.
             let all = (after.all - before.all).max(0.0);
             let (idle, own) = (after.idle - before.idle, after.own - before.own);
             self.count = all / passed.as_secs_f64();
-            self.are_busy = all > 0.0 && idle / all <= LEFT;
+            self.are_busy = all > 0.0 && (0.0..=LEFT).contains(&(idle / all));
             self.wanted = match self.are_busy && (all - idle - own) / all >= OTHERS {
                 true => FREE,
                 false => self.wanted.saturating_sub(1),

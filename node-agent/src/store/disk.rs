@@ -47,7 +47,8 @@ pub(super) trait DirectoryLock: Debug + Send + Sync {}
 /// A disk. A directory's entries are durable after [`Disk::sync_dir`] of it, a
 /// file's bytes after [`DiskFile::sync_data`], and all of both after [`FileSystem::sync`].
 pub(super) trait Disk: Debug + Send + Sync + 'static {
-    /// Opens a file to read and write; makes it with `create`. Says whether it was made.
+    /// Opens a file to read and write; makes it with `create`. Says whether it was made; one that
+    /// others make or remove meanwhile may be said to have been there.
     fn open(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn DiskFile>, bool)>;
     /// Opens a file to read.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
