@@ -22,7 +22,7 @@ const WORTH: f64 = 1.25;
 /// Windows until another number is tried, at first and at most.
 const HOLD: u32 = 8;
 const LONGEST_HOLD: u32 = 64;
-/// While they only crowd readers one is begun in so much time.
+/// While they only crowd readers none is begun for so long after one.
 const TRICKLE: Duration = Duration::from_millis(20);
 /// An origin whose answers begin within this is near: what is asked for ahead saves a reader little.
 const SOON: Duration = Duration::from_millis(10);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn where_they_only_crowd_readers_one_is_begun_now_and_then() {
+    fn where_they_only_crowd_readers_a_few_are_begun_now_and_then() {
         let (mut courtesy, start) = (Courtesy::new(32), Instant::now());
         let limits = run_where(&mut courtesy, start, 60, true, |limit| limit as f64 * 1e6);
         // Once it is known.
